@@ -1,0 +1,1 @@
+"""Throughput against what people use today, on the machine at hand."""

@@ -1,0 +1,73 @@
+"""Random affine warps of images, on the device: (keys, images) -> images."""
+
+from typing import Protocol
+
+import chex
+import jax
+import jax.numpy as jnp
+
+
+class Strengths(Protocol):
+    """The four numbers that bound a warp: see ``AugmentConfig`` for their units."""
+
+    rotation: jax.typing.ArrayLike
+    shift: jax.typing.ArrayLike
+    scale: jax.typing.ArrayLike
+    shear: jax.typing.ArrayLike
+
+
+def augment(keys: chex.PRNGKey, images: jax.Array, strengths: Strengths) -> jax.Array:
+    """Rotates, shears, scales and shifts each image at random, in one bilinear resampling.
+
+    Args:
+        keys: ``[batch]``, one an image, so that an image's warp does not depend on the rest of the batch.
+        images: uint8 ``[batch, height, width, 1]``.
+        strengths: Each amount is uniform in ``[-strength, strength]``.
+
+    Returns:
+        float32 ``[batch, height, width, 1]`` in ``[0, 255]``; what comes from outside an image is 0.
+    """
+    amounts = jax.vmap(lambda key: jax.random.uniform(key, (5,), minval=-1.0, maxval=1.0))(keys).T
+    angle = jnp.deg2rad(strengths.rotation) * amounts[0]
+    shear = jnp.tan(jnp.deg2rad(strengths.shear) * amounts[1])
+    zoom = 1 + strengths.scale * amounts[2]
+    shift_x, shift_y = strengths.shift * amounts[3], strengths.shift * amounts[4]
+    # The inverse map, from an output pixel to where it is read: unshift, rotate back, unshear, unscale.
+    cos, sin = jnp.cos(angle) / zoom, jnp.sin(angle) / zoom
+    matrix = ((cos, sin), (-sin - shear * cos, cos - shear * sin))
+    return _warp(images, matrix, (shift_y, shift_x))
+
+
+def _warp(images: jax.Array, matrix: tuple[tuple[jax.Array, ...], ...], shift: tuple[jax.Array, ...]) -> jax.Array:
+    """Reads every output pixel at ``matrix @ (pixel - centre - shift) + centre``, bilinearly; zero outside.
+
+    The four neighbours of a pixel are packed into one 32-bit word, so that a pixel costs one gather, not four.
+    """
+    _, height, width, _ = images.shape
+    table = _pack_neighbours(images[..., 0].transpose(1, 2, 0))
+    centre_y, centre_x = (height - 1) / 2, (width - 1) / 2
+    y = jnp.arange(height, dtype=jnp.float32)[:, None, None] - centre_y - shift[0][None, None]
+    x = jnp.arange(width, dtype=jnp.float32)[None, :, None] - centre_x - shift[1][None, None]
+    (yy, yx), (xy, xx) = ((entry[None, None] for entry in row) for row in matrix)
+    # From one pixel outside on, all that is read is zero; the clip keeps the gather inside the table.
+    source_y = jnp.clip(yy * y + yx * x + centre_y, -1, height) + 1
+    source_x = jnp.clip(xy * y + xx * x + centre_x, -1, width) + 1
+    row, column = jnp.floor(source_y), jnp.floor(source_x)
+    index = (row * (width + 2) + column).astype(jnp.int32).reshape(height * width, -1)
+    packed = jnp.take_along_axis(table, index, axis=0, mode="promise_in_bounds").reshape(row.shape)
+    down, right = source_y - row, source_x - column
+    a, b, c, d = (((packed >> bits) & 255).astype(jnp.int32).astype(jnp.float32) for bits in (0, 8, 16, 24))
+    top, bottom = a + right * (b - a), c + right * (d - c)
+    return (top + down * (bottom - top)).transpose(2, 0, 1)[..., None]
+
+
+def _pack_neighbours(images: jax.Array) -> jax.Array:
+    """Packs each pixel with those to its right, below and diagonal: uint8 ``[H, W, B]`` to uint32 ``[(H+2) (W+2), B]``.
+
+    The table begins one pixel before the image in both directions and ends one after it.
+    """
+    height, width, batch = images.shape
+    padded = jnp.pad(images, ((1, 2), (1, 2), (0, 0))).astype(jnp.uint32)
+    corners = [padded[i : i + height + 2, j : j + width + 2] for i in (0, 1) for j in (0, 1)]
+    packed = corners[0] | corners[1] << 8 | corners[2] << 16 | corners[3] << 24
+    return packed.reshape(-1, batch)

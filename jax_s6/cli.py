@@ -1,0 +1,68 @@
+"""What every command shares: tyro's command line, one-sentence errors and exit statuses."""
+
+import contextlib
+import io
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn, TypeVar
+
+import tyro
+
+from jax_s6.errors import InputError
+
+T = TypeVar("T")
+
+
+def parse(kind: type[T], *, prog: str, default: T | None = None, args: Sequence[str] | None = None) -> T:
+    """Builds a dataclass from the command line, or exits with 2 and one sentence.
+
+    Args:
+        kind: The dataclass; the fields of nested dataclasses become flags without a prefix.
+        prog: The command as the user types it, for the help text.
+        default: The values that flags override; the dataclass's own defaults if None.
+        args: The arguments; ``sys.argv[1:]`` if None.
+
+    Raises:
+        SystemExit: 0 after ``--help``, 2 after an unusable argument.
+    """
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(
+                kind,
+                prog=prog,
+                default=tyro.MISSING_NONPROP if default is None else default,
+                args=args,
+                config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+            )
+    except InputError as error:
+        fail(str(error))
+    except SystemExit as stop:
+        if stop.code == 0:
+            raise
+        fail(f"{_first_sentence(errors.getvalue())}; see {prog} --help")
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs a command; what the user got wrong ends in one sentence on standard error and exit status 2."""
+    try:
+        main()
+    except InputError as error:
+        fail(str(error))
+    except BrokenPipeError:  # the reader of a pipe went away, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def fail(message: str) -> NoReturn:
+    """Prints one line on standard error and exits with 2."""
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _first_sentence(box: str) -> str:
+    """Reduces tyro's framed error, from its title to the first rule, to one line."""
+    rule = r"\n?[^\n]*[─-]{8,}[^\n]*\n"
+    rows = re.split(rule, re.sub(r"\x1b\[[0-9;]*m", "", box))
+    return " ".join(re.sub("[│|]", " ", rows[min(1, len(rows) - 1)]).split()).rstrip(".")

@@ -1,0 +1,164 @@
+"""Epochs as scans over data that live on the devices; lanes and batches over a mesh.
+
+One code path trains one lane or many: ``lax.map`` over a device's lanes inside ``shard_map`` over the mesh's
+``lane`` and ``batch`` axes. Nothing returns to the host within an epoch.
+"""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jax_s6 import model, steps
+from jax_s6.config import Hyperparameters
+from jax_s6.state import Keys, Program, TrainState, create_train_state
+from jax_s6.steps import Metrics
+
+LANE_AXIS, BATCH_AXIS = "lane", model.BATCH_AXIS
+EVAL_BATCH = 125
+
+
+class Split(NamedTuple):
+    """Images that are trained on or judged: uint8 ``[n, 28, 28, 1]``, int32 ``[n]``."""
+
+    images: jax.Array
+    labels: jax.Array
+
+
+def epoch_order(key: chex.PRNGKey, epoch: jax.typing.ArrayLike, num_images: int, num_drawn: int) -> jax.Array:
+    """Draws the images of one epoch.
+
+    The run's images are one stream of random permutations of the whole set, of which each epoch takes the next
+    ``num_drawn``: what an epoch of whole batches leaves out begins the next one, so all images are seen equally often.
+
+    Args:
+        key: Of the order.
+        epoch: int32, from 0.
+        num_images: Images in the set.
+        num_drawn: Images in an epoch, at most ``num_images``.
+
+    Returns:
+        int32 ``[num_drawn]`` indices.
+    """
+    # The stream's position is epoch * num_drawn, kept as (pass, offset): the product would overflow int32.
+    left_out = num_images - num_drawn
+    behind = jnp.asarray(epoch, jnp.int32) * left_out
+    passes = (behind + num_images - 1) // num_images
+    offset = passes * num_images - behind
+    first = jnp.asarray(epoch, jnp.int32) - passes
+    permutations = [jax.random.permutation(jax.random.fold_in(key, first + i), num_images) for i in (0, 1)]
+    return jax.lax.dynamic_slice(jnp.concatenate(permutations), (offset,), (num_drawn,))
+
+
+def train_epoch(
+    program: Program, hyper: Hyperparameters, state: TrainState, train: Split, epoch: jax.Array
+) -> tuple[TrainState, Metrics]:
+    """Trains one lane for one epoch; on a mesh, this device does its part of every batch."""
+    keys = Keys.of(hyper.seed)
+    size, num_steps = program.config.batch_size, program.steps_per_epoch
+    order = epoch_order(keys.order, epoch, program.num_train, num_steps * size).reshape(num_steps, size)
+    if program.axis_name is not None:
+        part = size // jax.lax.axis_size(program.axis_name)
+        order = jax.lax.dynamic_slice_in_dim(order, jax.lax.axis_index(program.axis_name) * part, part, axis=1)
+
+    def step(state: TrainState, indices: jax.Array) -> tuple[TrainState, Metrics]:
+        images = train.images.at[indices].get(mode="promise_in_bounds")
+        labels = train.labels.at[indices].get(mode="promise_in_bounds")
+        return steps.train_step(program, hyper, keys, state, images, labels)
+
+    state, metrics = jax.lax.scan(step, state, order)
+    return state, jax.tree.map(lambda x: x.sum(0), metrics)
+
+
+def evaluate(program: Program, state: TrainState, split: Split) -> Metrics:
+    """Judges every image of a split with one lane; on a mesh, this device takes every n-th batch."""
+    num_images = split.labels.size
+    num_parts = 1 if program.axis_name is None else jax.lax.axis_size(program.axis_name)
+    part = 0 if program.axis_name is None else jax.lax.axis_index(program.axis_name)
+    num_batches = -(-num_images // (EVAL_BATCH * num_parts))
+
+    def judge(number: jax.Array) -> Metrics:
+        indices = (number * num_parts + part) * EVAL_BATCH + jnp.arange(EVAL_BATCH, dtype=jnp.int32)
+        valid = indices < num_images
+        indices = jnp.minimum(indices, num_images - 1)
+        return steps.eval_step(program, state, split.images[indices], split.labels[indices], valid)
+
+    metrics = jax.tree.map(lambda x: x.sum(0), jax.lax.map(judge, jnp.arange(num_batches, dtype=jnp.int32)))
+    return metrics if program.axis_name is None else jax.lax.psum(metrics, program.axis_name)
+
+
+class EpochMetrics(NamedTuple):
+    """An epoch's sums, ``[lanes]`` each; ``validation`` is None without a holdout."""
+
+    train: Metrics
+    test: Metrics
+    validation: Metrics | None
+
+
+class Trainer:
+    """The compiled programs of a group of lanes on a mesh.
+
+    Attributes:
+        create: ``(hyper) -> state``, each with leading dimension ``[lanes]``.
+        train: ``(hyper, state, epoch, train) -> (state, Metrics)``: an epoch without the judging, for benchmarks.
+        epoch: ``(hyper, state, epoch, train, test, validation) -> (state, EpochMetrics)``; donates the state, and is
+            traced once, or says so. ``validation`` is a Split or None.
+        program: The static part, on the mesh's batch axis.
+    """
+
+    def __init__(self, program: Program, mesh: Mesh, width: int = 1):
+        """Prepares the functions; they compile when first called.
+
+        Args:
+            program: The static part.
+            mesh: With the axes ``lane`` and ``batch``; the latter's size divides the batch size.
+            width: Lanes that a device trains at once, by ``vmap``; it takes its lanes in groups of this many.
+        """
+        chex.clear_trace_counter()  # it counts by source line: another Trainer's epoch would count as this one's
+        self.program = program = dataclasses.replace(program, axis_name=BATCH_AXIS)
+        self._mesh = mesh
+
+        def train_and_judge(hyper, state, number, train, test, validation):
+            state, metrics = train_epoch(program, hyper, state, train, number)
+            judged = [None if split is None else evaluate(program, state, split) for split in (test, validation)]
+            return state, EpochMetrics(metrics, *judged)
+
+        @chex.assert_max_traces(n=1)
+        def epoch(hyper, state, *shared):
+            return jax.lax.map(lambda lane: train_and_judge(*lane, *shared), (hyper, state), batch_size=width)
+
+        def train_lanes(hyper, state, number, train):
+            train_lane = functools.partial(train_epoch, program)
+            return jax.lax.map(lambda lane: train_lane(*lane, train, number), (hyper, state), batch_size=width)
+
+        def create(hyper):
+            return jax.lax.map(functools.partial(create_train_state, program), hyper)
+
+        lanes, shared = P(LANE_AXIS), P()
+        # check_vma off: the gradients' sum over the batch axis is written out in train_step.
+        shard = functools.partial(jax.shard_map, mesh=mesh, out_specs=lanes, check_vma=False)
+        self.create = jax.jit(shard(create, in_specs=lanes))
+        self.train = jax.jit(shard(train_lanes, in_specs=(lanes, lanes, shared, shared)), donate_argnums=1)
+        self.epoch = jax.jit(shard(epoch, in_specs=(lanes, lanes, shared, shared, shared, shared)), donate_argnums=1)
+
+    def put_lanes(self, hyper: Hyperparameters) -> Hyperparameters:
+        """Places the lanes' numbers, each ``[lanes]``, on their devices; lanes are a multiple of the mesh's."""
+        arrays = Hyperparameters(*(np.asarray(x, np.float32) for x in hyper))
+        return jax.device_put(
+            arrays._replace(seed=np.asarray(hyper.seed, np.uint32)), NamedSharding(self._mesh, P(LANE_AXIS))
+        )
+
+    def put_shared(self, tree: chex.ArrayTree) -> chex.ArrayTree:
+        """Places data that every lane reads on every device."""
+        return jax.device_put(tree, NamedSharding(self._mesh, P()))
+
+
+def make_mesh(devices: list[jax.Device], num_lane_devices: int = 1) -> Mesh:
+    """Arranges devices as ``[lane, batch]``: so many groups of lanes, each batch split over the rest."""
+    return Mesh(np.asarray(devices).reshape(num_lane_devices, -1), (LANE_AXIS, BATCH_AXIS))

@@ -1,0 +1,186 @@
+"""The network: three blocks named as in the reference, 11,952 parameters. All of Flax is in this file.
+
+Images are ``[batch, height, width, 1]`` outside and CHWN inside; see ``ops`` for why.
+"""
+
+from typing import Any
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from jax_s6 import backend, ops
+from jax_s6.config import ModelConfig
+
+NUM_PARAMS = 11_952
+NUM_OUTPUTS = 16
+BATCH_AXIS = "batch"
+"""The mesh axis over which one lane's batch is split."""
+
+# Each image is (value - MEAN) / STD, with value in [0, 1]: the reference's Normalize.
+MEAN, STD = 0.1307, 0.3081
+
+
+def _uniform_by_fan_in(fan_in: int) -> nn.initializers.Initializer:
+    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)): PyTorch's default for a convolution's kernel and for its bias."""
+    bound = fan_in**-0.5
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+class Conv3x3(nn.Module):
+    """A 3x3 convolution with padding 1 and a bias, then ReLU."""
+
+    stride: int
+    convolution: str
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: jax.Array, to_phases: bool = False) -> jax.Array:
+        """Maps CHWN, or phases if the stride is 2, to CHWN, or to phases if asked."""
+        in_channels = x.shape[-4]
+        init = _uniform_by_fan_in(9 * in_channels)
+        kernel = self.param("kernel", init, (3, 3, in_channels, NUM_OUTPUTS))
+        bias = self.param("bias", init, (NUM_OUTPUTS,))
+        if to_phases:
+            y = ops.conv3x3_to_phases(x, kernel, self.dtype)
+        elif x.ndim == 5:
+            y = ops.conv3x3_from_phases(x, kernel, self.dtype)
+        else:
+            convolve = ops.conv3x3 if self.convolution == "matmul" else ops.conv3x3_xla
+            y = convolve(x, kernel, self.stride, self.dtype)
+        return nn.relu(y + bias.reshape((1,) * (y.ndim - 4) + (NUM_OUTPUTS, 1, 1, 1)))
+
+
+class BatchNorm(nn.BatchNorm):
+    """nn.BatchNorm over CHWN or phases, whose running variance is unbiased as PyTorch's is (Flax's is biased)."""
+
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Normalises by the whole batch's statistics (over all devices of the batch axis), or the running ones."""
+        before = self.get_variable("batch_stats", "var")
+        y = super().__call__(x, use_running_average=not train)
+        if train and not self.is_initializing():
+            count = x.size // NUM_OUTPUTS * (1 if self.axis_name is None else jax.lax.axis_size(self.axis_name))
+            after = self.get_variable("batch_stats", "var")
+            # after = m * before + (1 - m) * variance; PyTorch multiplies the variance by count / (count - 1).
+            self.put_variable("batch_stats", "var", after + (after - self.momentum * before) / (count - 1))
+        return y
+
+
+class Dropout(nn.Module):
+    """nn.Dropout whose rate may be traced, and whose masks do not depend on how the batch is split over devices."""
+
+    rate: jax.typing.ArrayLike
+
+    @nn.compact
+    def __call__(self, x: jax.Array, keys: chex.PRNGKey | None) -> jax.Array:
+        """Zeroes each number of ``x`` ``[C, H, W, B]`` with probability ``rate``; ``keys`` ``[B]``, one an image."""
+        if keys is None:
+            return x
+        keep_rate = 1 - jnp.float32(self.rate)
+        keep = jax.vmap(lambda key: jax.random.bernoulli(key, keep_rate, x.shape[:-1]), out_axes=-1)(keys)
+        return jnp.where(keep, x / keep_rate, 0.0)
+
+
+class Block(nn.Module):
+    """Conv, ReLU, BN, Conv of stride 2, ReLU, BN, max-pooling unless it is the last, dropout."""
+
+    pool: bool
+    convolution: str
+    dtype: DTypeLike
+    axis_name: str | None
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, train: bool, dropout_rate: jax.typing.ArrayLike, dropout_keys: chex.PRNGKey | None
+    ) -> jax.Array:
+        """Maps ``[C, H, W, B]`` to ``[16, H', W', B]``."""
+        channels, height, width, _ = x.shape
+        # Phases need even sizes, and pay where images are large: on the first block.
+        phases = self.convolution == "matmul" and channels == 1 and height % 2 == 0 and width % 2 == 0
+
+        def norm(name: str) -> BatchNorm:
+            return BatchNorm(axis=-4, momentum=0.9, epsilon=1e-5, axis_name=self.axis_name, name=name)
+
+        x = Conv3x3(1, self.convolution, self.dtype, name="conv_0")(x, to_phases=phases)
+        x = norm("norm_0")(x, train)
+        x = Conv3x3(2, self.convolution, self.dtype, name="conv_1")(x)
+        x = norm("norm_1")(x, train)
+        x = ops.max_pool(x) if self.pool else x
+        return Dropout(dropout_rate)(x, dropout_keys)
+
+
+class Net(nn.Module):
+    """The reference network.
+
+    Attributes:
+        convolution: ``matmul`` or ``xla``.
+        dtype: float32 or bfloat16, of the convolutions' operands.
+        axis_name: The mesh axis that splits the batch, if any: batch normalisation goes over all of it.
+    """
+
+    convolution: str = "matmul"
+    dtype: DTypeLike = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(
+        self,
+        images: jax.Array,
+        train: bool = False,
+        dropout_rates: tuple[jax.typing.ArrayLike, ...] = (0.0, 0.0, 0.0),
+        dropout_keys: chex.PRNGKey | None = None,
+    ) -> jax.Array:
+        """Computes logits.
+
+        Args:
+            images: uint8 or float32 ``[batch, height, width, 1]``, in ``[0, 255]``.
+            train: Whether to normalise by the batch, updating ``batch_stats``, or by the running statistics.
+            dropout_rates: After conv1, conv2 and conv3, which may be traced.
+            dropout_keys: ``[batch]``, one an image; no dropout if None.
+
+        Returns:
+            float32 ``[batch, 16]``: the inputs of the log-softmax.
+        """
+        x = (images.astype(jnp.float32) / 255 - MEAN) / STD
+        x = x.transpose(3, 1, 2, 0)
+        for number, rate in enumerate(dropout_rates, start=1):
+            keys = None if dropout_keys is None else jax.vmap(jax.random.fold_in, (0, None))(dropout_keys, number)
+            block = Block(number < 3, self.convolution, self.dtype, self.axis_name, name=f"conv{number}")
+            x = block(x, train, rate, keys)
+        return x.mean((1, 2)).T
+
+
+def create(config: ModelConfig, *, axis_name: str | None = None, platform: str | None = None) -> Net:
+    """Makes the module that a configuration asks for on a platform (the default backend's if None)."""
+    return Net(backend.convolution(config, platform), backend.operand_dtype(config, platform), axis_name)
+
+
+def init(key: chex.PRNGKey) -> dict[str, Any]:
+    """Draws the initial variables.
+
+    Args:
+        key: Of the weights.
+
+    Returns:
+        ``{"params": ..., "batch_stats": ...}``, float32: 11,952 parameters and 6 x 2 x 16 running statistics.
+    """
+    variables = Net().init(key, jnp.zeros((2, 28, 28, 1)))
+    chex.assert_equal(sum(x.size for x in jax.tree.leaves(variables["params"])), NUM_PARAMS)
+    return variables
+
+
+def layer_table() -> list[tuple[str, str, str, int]]:
+    """Lists block, layers, output shape on 28x28 images, and parameters, from an abstract run of the module."""
+    outputs = jax.eval_shape(
+        lambda: Net().init_with_output(
+            jax.random.key(0), jnp.zeros((2, 28, 28, 1)), capture_intermediates=True, mutable=True
+        )
+    )[1]
+    rows = []
+    for name, params in outputs["params"].items():
+        channels, height, width, _ = outputs["intermediates"][name]["__call__"][0].shape
+        layers = "Conv3x3, ReLU, BN, Conv3x3 /2, ReLU, BN, " + ("Dropout" if name == "conv3" else "MaxPool2, Dropout")
+        rows.append((name, layers, f"{height}x{width}x{channels}", sum(x.size for x in jax.tree.leaves(params))))
+    return [*rows, ("head", "Global average pooling, log-softmax", f"{NUM_OUTPUTS}", 0)]

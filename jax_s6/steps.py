@@ -1,0 +1,134 @@
+"""One lane, one batch: loss, training step, evaluation step. Pure functions; sums and counts, never means."""
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+import optax
+
+from jax_s6.augment import augment
+from jax_s6.config import Hyperparameters
+from jax_s6.state import Keys, Program, TrainState
+
+
+class Metrics(NamedTuple):
+    """Sums over images, each a float32 or int32 scalar; divide by ``count`` once, at the end."""
+
+    loss: jax.Array
+    correct: jax.Array
+    count: jax.Array
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array, num_classes: int, smoothing: jax.typing.ArrayLike) -> jax.Array:
+    """Computes each image's cross-entropy over the 16 outputs, the target smoothed over the real classes.
+
+    Args:
+        logits: float32 ``[batch, 16]``.
+        labels: int32 ``[batch]``, in ``[0, num_classes)``.
+        num_classes: Real classes.
+        smoothing: The target is ``1 - smoothing`` on the label and ``smoothing / num_classes`` on each real class.
+
+    Returns:
+        float32 ``[batch]``.
+    """
+    log_probs = jax.nn.log_softmax(logits)
+    nll = -jnp.take_along_axis(log_probs, labels[:, None], axis=1)[:, 0]
+    return (1 - smoothing) * nll - smoothing * log_probs[:, :num_classes].mean(1)
+
+
+def loss_fn(
+    params: chex.ArrayTree,
+    batch_stats: chex.ArrayTree,
+    program: Program,
+    hyper: Hyperparameters,
+    images: jax.Array,
+    labels: jax.Array,
+    dropout_keys: chex.PRNGKey | None,
+) -> tuple[jax.Array, tuple[chex.ArrayTree, Metrics]]:
+    """Computes this device's share of the batch's mean loss.
+
+    Args:
+        params: Parameters.
+        batch_stats: Running statistics before the step.
+        program: The static part.
+        hyper: The lane's numbers.
+        images: uint8 or float32 ``[batch, 28, 28, 1]`` in ``[0, 255]``: this device's part of the batch.
+        labels: int32 ``[batch]``.
+        dropout_keys: ``[batch]``, or None.
+
+    Returns:
+        The share, which added over the batch axis is the mean loss; then the new statistics, and the part's sums.
+    """
+    logits, updates = program.net().apply(
+        {"params": params, "batch_stats": batch_stats},
+        images,
+        train=True,
+        dropout_rates=(hyper.dropout_conv1, hyper.dropout_conv2, hyper.dropout_conv3),
+        dropout_keys=dropout_keys,
+        mutable=["batch_stats"],
+    )
+    loss = cross_entropy(logits, labels, program.num_classes, hyper.label_smoothing).sum()
+    metrics = Metrics(loss, (logits.argmax(1) == labels).sum(), jnp.int32(labels.size))
+    return loss / program.config.batch_size, (updates["batch_stats"], metrics)
+
+
+def train_step(
+    program: Program, hyper: Hyperparameters, keys: Keys, state: TrainState, images: jax.Array, labels: jax.Array
+) -> tuple[TrainState, Metrics]:
+    """Takes one step on one batch, or none if the lane has diverged.
+
+    Args:
+        program: The static part.
+        hyper: The lane's numbers.
+        keys: The lane's keys.
+        state: The state before the step.
+        images: uint8 ``[batch, 28, 28, 1]``: this device's part of the batch.
+        labels: int32 ``[batch]``.
+
+    Returns:
+        The state after the step, and the whole batch's sums, before the step's update.
+    """
+    config = program.config
+    positions = jnp.arange(labels.size, dtype=jnp.int32)
+    if program.axis_name is not None:
+        positions += jax.lax.axis_index(program.axis_name) * labels.size
+
+    def image_keys(key: chex.PRNGKey) -> chex.PRNGKey:
+        return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, state.step), positions)
+
+    if config.augment.enabled:
+        images = augment(image_keys(keys.augment), images, hyper)
+    dropout_keys = image_keys(keys.dropout) if config.model.uses_dropout else None
+    (_, (batch_stats, metrics)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+        state.params, state.batch_stats, program, hyper, images, labels, dropout_keys
+    )
+    if program.axis_name is not None:  # one sum over the devices, since each costs its latency
+        flat, unflatten = jax.flatten_util.ravel_pytree((grads, metrics.loss))
+        grads, loss = unflatten(jax.lax.psum(flat, program.axis_name))
+        correct, count = jax.lax.psum((metrics.correct, metrics.count), program.axis_name)
+        metrics = Metrics(loss, correct, count)
+    updates, opt_state = program.optimizer(hyper).update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    diverged_at = jnp.where((state.diverged_at < 0) & ~jnp.isfinite(metrics.loss), state.step, state.diverged_at)
+    new = TrainState(state.step + 1, params, batch_stats, opt_state, diverged_at)
+    frozen = state._replace(diverged_at=diverged_at)
+    return jax.tree.map(lambda a, b: jnp.where(diverged_at < 0, a, b), new, frozen), metrics
+
+
+def eval_step(program: Program, state: TrainState, images: jax.Array, labels: jax.Array, valid: jax.Array) -> Metrics:
+    """Judges one batch with the running statistics.
+
+    Args:
+        program: The static part.
+        state: The lane's state.
+        images: uint8 ``[batch, 28, 28, 1]``.
+        labels: int32 ``[batch]``.
+        valid: bool ``[batch]``: images that are only padding are False and do not count.
+    """
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    logits = program.net().apply(variables, images, train=False)
+    losses = cross_entropy(logits, labels, program.num_classes, 0.0)
+    correct = (logits.argmax(1) == labels) & valid
+    return Metrics(jnp.where(valid, losses, 0.0).sum(), correct.sum(), valid.sum())

@@ -1,0 +1,198 @@
+"""Train one network: ``python -m jax_s6.train``."""
+
+import argparse
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from jax_s6 import backend, cli, data, loop, model, report, weights
+from jax_s6.config import RECIPES, Hyperparameters, TrainConfig, from_json, to_json
+from jax_s6.errors import InputError
+from jax_s6.state import Program
+
+PROG = "python -m jax_s6.train"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainCommand:
+    """Train the 11,952-parameter network on MNIST, and judge it on the 10,000 test images."""
+
+    run: TrainConfig = field(default_factory=lambda: RECIPES["best"])
+    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Start from the settings in a run's config.json instead of a recipe's."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Where the results go; runs/<recipe>-<seed> if not given."""
+    overwrite: bool = False
+    """Replace the run that is in the output folder."""
+    devices: int | None = None
+    """Devices that share each batch, a divisor of the batch size; on CPU as many as there are cores if not given."""
+
+
+class TrainResult(NamedTuple):
+    """A finished run.
+
+    Attributes:
+        variables: ``{"params": ..., "batch_stats": ...}``, NumPy arrays.
+        history: A row an epoch: epoch (from 1), learning_rate, losses, accuracies, seconds.
+        summary: What ``summary.json`` holds.
+    """
+
+    variables: dict[str, Any]
+    history: list[dict[str, Any]]
+    summary: dict[str, Any]
+
+
+def parse_command(args: Sequence[str] | None = None) -> TrainCommand:
+    """Reads the command line: flags change the recipe, or the file, that ``--recipe`` or ``--config`` names."""
+    args = list(sys.argv[1:] if args is None else args)
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--recipe", nargs="?")
+    first.add_argument("--config", nargs="?")
+    named, _ = first.parse_known_args(args)
+    if named.config is not None:
+        base = read_config(Path(named.config))
+    else:
+        base = RECIPES.get(named.recipe or "best", RECIPES["best"])
+    return cli.parse(TrainCommand, prog=PROG, default=TrainCommand(run=base), args=args)
+
+
+def read_config(path: Path) -> TrainConfig:
+    """Reads a run's ``config.json``.
+
+    Raises:
+        InputError: It cannot be read, or is not one.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"config {path} cannot be read ({error}): give a config.json that a run wrote") from None
+    return from_json(text, f"config {path}")
+
+
+def train(
+    config: TrainConfig,
+    dataset: data.Dataset,
+    *,
+    num_devices: int | None = None,
+    on_epoch: Callable[[dict[str, Any], float], None] = lambda row, rate: None,
+) -> TrainResult:
+    """Trains one network.
+
+    Args:
+        config: The settings.
+        dataset: The images; ``config.data.holdout`` of the training images are kept for validation.
+        num_devices: Devices that share each batch; None for what suits the platform.
+        on_epoch: Called after each epoch with its row of the history and its images per second.
+
+    Returns:
+        The run. Accuracies are fractions of all images of a split; ``train_*`` are over the epoch, as it trained.
+
+    Raises:
+        InputError: The batch is larger than the training set or not a multiple of the devices.
+    """
+    images, labels, *held_out = data.split_holdout(dataset, config.data.holdout)
+    if config.batch_size > len(labels):
+        raise InputError(f"batch_size must be <= {len(labels)}, the number of training images, got {config.batch_size}")
+    devices = backend.batch_devices(config.batch_size, num_devices)
+    trainer = loop.Trainer(Program(config, len(labels), dataset.num_classes), loop.make_mesh(devices))
+    hyper = trainer.put_lanes(Hyperparameters(*([value] for value in Hyperparameters.of(config))))
+    test = loop.Split(dataset.test_images, dataset.test_labels)
+    validation = loop.Split(*held_out) if config.data.holdout else None
+    splits = trainer.put_shared((loop.Split(images, labels), test, validation))
+
+    start = time.perf_counter()
+    state = trainer.create(hyper)
+    epoch_fn = trainer.epoch.lower(hyper, state, jnp.int32(0), *splits).compile()
+    compile_seconds = time.perf_counter() - start
+    history = []
+    images_per_epoch = trainer.program.steps_per_epoch * config.batch_size
+    for epoch in range(config.num_epochs):
+        start = time.perf_counter()
+        state, metrics = epoch_fn(hyper, state, jnp.int32(epoch), *splits)
+        metrics = jax.device_get(metrics)
+        seconds = time.perf_counter() - start
+        history.append({"epoch": epoch + 1, **_rows(metrics), "seconds": seconds})
+        on_epoch(history[-1], images_per_epoch / seconds)
+    variables = jax.tree.map(lambda x: np.asarray(x[0]), {"params": state.params, "batch_stats": state.batch_stats})
+    diverged_at = int(state.diverged_at[0])
+    summary = _summary(config, dataset, history, compile_seconds, images_per_epoch, diverged_at)
+    return TrainResult(variables, history, summary)
+
+
+def _rows(metrics: loop.EpochMetrics) -> dict[str, float]:
+    """Divides an epoch's sums by their counts, for the only lane."""
+    row = {}
+    for name, sums in metrics._asdict().items():
+        if sums is not None:
+            row[f"{name}_loss"] = float(sums.loss[0]) / int(sums.count[0])
+            row[f"{name}_accuracy"] = int(sums.correct[0]) / int(sums.count[0])
+    return row
+
+
+def _summary(
+    config: TrainConfig,
+    dataset: data.Dataset,
+    history: list[dict[str, Any]],
+    compile_seconds: float,
+    images_per_epoch: int,
+    diverged_at: int,
+) -> dict[str, Any]:
+    """Collects what ``summary.json`` holds."""
+    last, best = history[-1], max(history, key=lambda row: row["test_accuracy"])
+    train_seconds = sum(row["seconds"] for row in history)
+    return {
+        "recipe": config.recipe,
+        "seed": config.seed,
+        "num_params": model.NUM_PARAMS,
+        "num_epochs": config.num_epochs,
+        "batch_size": config.batch_size,
+        **{name: value for name, value in last.items() if name not in ("epoch", "seconds")},
+        "best_test_accuracy": best["test_accuracy"],
+        "best_epoch": best["epoch"],
+        "diverged_at": diverged_at if diverged_at >= 0 else None,
+        "compile_seconds": compile_seconds,
+        "train_seconds": train_seconds,
+        "images_per_second": images_per_epoch * config.num_epochs / train_seconds,
+        "data_checksum": dataset.checksum,
+        **report.environment(),
+        "config": dataclasses.asdict(config),
+    }
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Runs the command."""
+    command = parse_command(args)
+    config = command.run
+    backend.use_cpu_devices()
+    out = command.out or Path("runs") / f"{config.recipe}-{config.seed}"
+    report.prepare_folder(out, command.overwrite)
+    dataset = data.load(config.data)
+    report.print_layers()
+    with report.Dashboard(config.num_epochs) as dashboard:
+        result = train(config, dataset, num_devices=command.devices, on_epoch=dashboard.epoch_done)
+    write_run(out, config, result)
+    report.print_score_card(config, result.summary)
+    report.console.print(f"results are in {out}")
+
+
+def write_run(out: Path, config: TrainConfig, result: TrainResult) -> None:
+    """Writes a run's files into its folder, the summary last: a folder with a summary is complete."""
+    report.write_text(out / "config.json", to_json(config))
+    report.write_json_lines(out / "metrics.jsonl", result.history)
+    report.plot_curves(out / "curves.png", result.history, f"recipe {config.recipe}, seed {config.seed}")
+    with report.replacing(out / "params.safetensors") as part:
+        weights.save(part, result.variables, {"recipe": config.recipe, "seed": str(config.seed)})
+    report.write_json(out / "summary.json", result.summary)
+
+
+if __name__ == "__main__":
+    cli.run(main)

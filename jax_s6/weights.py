@@ -1,0 +1,111 @@
+"""Trained weights as files and as PyTorch's names. Arrays only: nothing that could run code is read."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from jax_s6 import model
+from jax_s6.errors import InputError
+
+# The reference's blocks are nn.Sequential(Conv2d, ReLU, BatchNorm2d, Conv2d, ReLU, BatchNorm2d, ...).
+_TORCH_INDEX = {"conv_0": 0, "norm_0": 2, "conv_1": 3, "norm_1": 5}
+_TORCH_NAMES = {
+    ("params", "kernel"): "weight",
+    ("params", "scale"): "weight",
+    ("params", "bias"): "bias",
+    ("batch_stats", "mean"): "running_mean",
+    ("batch_stats", "var"): "running_var",
+}
+
+
+def _template() -> dict[str, Any]:
+    """The shapes of the network's variables."""
+    return jax.eval_shape(model.init, jax.random.key(0))
+
+
+def _path_names(path: tuple[Any, ...]) -> tuple[str, ...]:
+    """A leaf's names from the root: ``("params", "conv1", "conv_0", "kernel")``."""
+    return tuple(entry.key for entry in path)
+
+
+def save(path: Path, variables: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
+    """Writes ``params`` and ``batch_stats`` as safetensors, with names such as ``params.conv1.conv_0.kernel``."""
+    leaves = jax.tree_util.tree_leaves_with_path(dict(variables))
+    save_file({".".join(_path_names(p)): np.asarray(x) for p, x in leaves}, path, metadata=dict(metadata or {}))
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Reads what ``save`` wrote, or a PyTorch state dict of the reference's ``Net`` in safetensors.
+
+    Returns:
+        ``{"params": ..., "batch_stats": ...}``, float32 NumPy arrays.
+
+    Raises:
+        InputError: The file cannot be read, is not safetensors, or does not hold this network.
+    """
+    try:
+        arrays = load_file(path)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} cannot be read as safetensors ({error}): give a params.safetensors of a run"
+        ) from None
+    if "conv1.0.weight" in arrays:
+        return from_torch_state_dict(arrays)
+    return _fill(lambda names: ".".join(names), arrays, str(path))
+
+
+def from_torch_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Converts the state dict of the reference's PyTorch ``Net``.
+
+    Args:
+        state_dict: Arrays (NumPy, or CPU tensors) by PyTorch's names: ``conv1.0.weight`` ``[O, C, 3, 3]`` ...
+
+    Returns:
+        ``{"params": ..., "batch_stats": ...}``, float32 NumPy arrays, that give the same predictions.
+
+    Raises:
+        InputError: A name is missing or has another shape.
+    """
+    arrays = {
+        name: array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
+        for name, array in ((name, np.asarray(value)) for name, value in state_dict.items())
+    }
+    return _fill(_torch_name, arrays, "the state dict")
+
+
+def to_torch_state_dict(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Converts ``{"params": ..., "batch_stats": ...}`` to a state dict for the reference's PyTorch ``Net``.
+
+    ``num_batches_tracked``, which PyTorch does not use with a momentum, is left out: load with ``strict=False``, or
+    add zeros.
+    """
+    state_dict = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(dict(variables)):
+        array = np.asarray(leaf)
+        array = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array
+        state_dict[_torch_name(_path_names(path))] = np.ascontiguousarray(array)
+    return state_dict
+
+
+def _torch_name(names: tuple[str, ...]) -> str:
+    collection, block, layer, leaf = names
+    return f"{block}.{_TORCH_INDEX[layer]}.{_TORCH_NAMES[collection, leaf]}"
+
+
+def _fill(name_of: Any, arrays: Mapping[str, np.ndarray], source: str) -> dict[str, Any]:
+    """Takes each of the network's variables from ``arrays`` by name, checking its shape."""
+
+    def leaf(path: tuple[Any, ...], expected: jax.ShapeDtypeStruct) -> np.ndarray:
+        name = name_of(_path_names(path))
+        if name not in arrays:
+            raise InputError(f"{source} has no {name}: it is not of this network (11,952 parameters, conv1 to conv3)")
+        if arrays[name].shape != expected.shape:
+            raise InputError(f"{name} in {source} must have the shape {expected.shape}, got {arrays[name].shape}")
+        return np.array(arrays[name], np.float32)  # a copy: a PyTorch tensor's array would change as it trains
+
+    return jax.tree_util.tree_map_with_path(leaf, _template())

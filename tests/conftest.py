@@ -1,0 +1,36 @@
+"""Strict JAX for every test, four simulated devices, and a small learnable data set."""
+
+import jax
+
+jax.config.update("jax_num_cpu_devices", 4)  # before the backend starts
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+from jax_s6.data import Dataset  # noqa: E402
+
+
+def make_images(labels: np.ndarray, seed: int) -> np.ndarray:
+    """Draws a bright bar per image whose row tells the class, on noise: uint8 [n, 28, 28, 1]."""
+    images = np.random.default_rng(seed).integers(0, 60, (len(labels), 28, 28, 1), dtype=np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        image[2 + 2 * label : 5 + 2 * label, 6:22] = 250
+    return images
+
+
+@pytest.fixture(scope="session")
+def bars() -> Dataset:
+    """A data set of 10 classes, 500 training and 130 test images, learnt within two epochs."""
+    train_labels = np.arange(500, dtype=np.int32) % 10
+    test_labels = np.arange(130, dtype=np.int32) % 10
+    return Dataset(
+        name="bars",
+        train_images=make_images(train_labels, 0),
+        train_labels=train_labels,
+        test_images=make_images(test_labels, 1),
+        test_labels=test_labels,
+        num_classes=10,
+        checksum="bars",
+    )

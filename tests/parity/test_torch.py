@@ -1,0 +1,152 @@
+"""Parity with PyTorch itself: the same weights give the same logits, gradients, statistics and training."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jax_s6 import model, steps, weights
+from jax_s6.config import RECIPES, Hyperparameters, ModelConfig, OptimizerConfig, TrainConfig
+from jax_s6.state import Keys, Program, create_train_state
+
+torch = pytest.importorskip("torch")
+from tests.parity.reference import Net  # noqa: E402
+
+pytestmark = pytest.mark.torch
+BATCH = 32
+
+
+def relative_error(got, want) -> float:
+    got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
+    return float(np.linalg.norm(got - want) / np.linalg.norm(want))
+
+
+@pytest.fixture(scope="module")
+def batches():
+    """21 batches of real digits: uint8 [batch, 28, 28, 1], int32 [batch]."""
+    from jax_s6 import data
+    from jax_s6.config import DataConfig
+
+    dataset = data.load(DataConfig())
+    return [
+        (dataset.train_images[i : i + BATCH], dataset.train_labels[i : i + BATCH]) for i in range(0, 21 * BATCH, BATCH)
+    ]
+
+
+def to_torch(images, labels):
+    x = (images.astype(np.float32) / 255 - model.MEAN) / model.STD
+    return torch.from_numpy(x.transpose(0, 3, 1, 2).copy()), torch.from_numpy(labels).long()
+
+
+@pytest.fixture
+def nets():
+    """A PyTorch network with random weights and statistics, and the same as variables."""
+    torch.manual_seed(0)
+    net = Net()
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.uniform_(module.bias, -0.5, 0.5)
+            module.running_mean.uniform_(-0.5, 0.5)
+            module.running_var.uniform_(0.5, 1.5)
+    return net, weights.from_torch_state_dict(net.state_dict())
+
+
+def test_parameters_are_as_many_and_convert_both_ways(nets):
+    net, variables = nets
+    assert sum(p.numel() for p in net.parameters()) == model.NUM_PARAMS
+    back = weights.to_torch_state_dict(variables)
+    expected = {name: value for name, value in net.state_dict().items() if "num_batches" not in name}
+    assert back.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(back[name], value.numpy())
+
+
+@pytest.mark.parametrize("convolution", ["matmul", "xla"])
+def test_evaluation_logits(nets, batches, convolution):
+    net, variables = nets
+    with torch.no_grad():
+        want = net.eval()(to_torch(*batches[0])[0])
+    got = model.Net(convolution).apply(variables, batches[0][0])
+    assert relative_error(got, want) < 1e-5
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("convolution", ["matmul", "xla"])
+def test_training_logits_loss_gradients_and_statistics(nets, batches, convolution, smoothing):
+    net, variables = nets
+    (images, labels), (x, y) = batches[0], to_torch(*batches[0])
+    logits = net.train()(x)
+    log_probs = torch.log_softmax(logits, 1)
+    nll, uniform = -log_probs[range(BATCH), y].mean(), -log_probs[:, :10].mean()
+    loss = (1 - smoothing) * nll + smoothing * uniform  # PyTorch's own smoothing is over all 16 outputs
+    if smoothing == 0:
+        torch.testing.assert_close(loss, torch.nn.functional.nll_loss(log_probs, y))
+    loss.backward()
+
+    config = TrainConfig(batch_size=BATCH, label_smoothing=smoothing, model=ModelConfig(convolution=convolution))
+    hyper = Hyperparameters(*map(jnp.float32, Hyperparameters.of(config)))
+    (got_loss, (batch_stats, _)), grads = jax.value_and_grad(steps.loss_fn, has_aux=True)(
+        variables["params"], variables["batch_stats"], Program(config, 60_000), hyper, images, labels, None
+    )
+    got_logits, _ = model.Net(convolution).apply(variables, images, train=True, mutable=["batch_stats"])
+    assert relative_error(got_logits, logits.detach()) < 1e-5
+    assert float(got_loss) == pytest.approx(float(loss.detach()), rel=1e-5)
+    got = weights.to_torch_state_dict({"params": grads, "batch_stats": batch_stats})
+    for name, parameter in net.named_parameters():
+        assert relative_error(got[name], parameter.grad) < 1e-4, name
+    for name, buffer in net.named_buffers():
+        if "num_batches" not in name:
+            assert relative_error(got[name], buffer) < 1e-5, name
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_parameters_after_20_steps(nets, batches, nesterov):
+    net, variables = nets
+    optimizer = torch.optim.SGD(
+        [
+            {"params": [p for p in net.parameters() if p.ndim == 4], "weight_decay": 5e-4},
+            {"params": [p for p in net.parameters() if p.ndim != 4]},
+        ],
+        lr=0.01,
+        momentum=0.9,
+        nesterov=nesterov,
+    )
+    config = TrainConfig(
+        batch_size=BATCH,
+        optimizer=OptimizerConfig(learning_rate=0.01, weight_decay=5e-4, nesterov=nesterov),
+        model=ModelConfig(convolution="matmul"),
+    )
+    program = Program(config, 60_000)
+    hyper = Hyperparameters(*map(jnp.float32, Hyperparameters.of(config)))._replace(seed=jnp.uint32(0))
+    state = create_train_state(program, hyper)._replace(**jax.tree.map(jnp.asarray, variables))
+    step = jax.jit(lambda state, images, labels: steps.train_step(program, hyper, Keys.of(0), state, images, labels)[0])
+    net.train()
+    for images, labels in batches[:20]:
+        x, y = to_torch(images, labels)
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(net(x), y).backward()
+        optimizer.step()
+        state = step(state, images, labels)
+    got = weights.to_torch_state_dict({"params": state.params, "batch_stats": state.batch_stats})
+    for name, value in net.state_dict().items():
+        if "num_batches" not in name:
+            assert relative_error(got[name], value) < 1e-4, name
+
+
+def test_recipe_s6_is_the_references():
+    config = RECIPES["s6"]
+    assert (config.batch_size, config.num_epochs, config.augment.enabled) == (128, 19, False)
+    optimizer = config.optimizer
+    assert (optimizer.learning_rate, optimizer.momentum, optimizer.nesterov) == (0.01, 0.9, False)
+    assert (optimizer.schedule, optimizer.weight_decay) == ("constant", 0.0)
+
+
+def test_initial_weights_have_pytorchs_distribution():
+    ours = weights.to_torch_state_dict(model.init(jax.random.key(0)))
+    for name, value in Net().state_dict().items():
+        if value.ndim == 4:
+            assert np.abs(ours[name]).max() == pytest.approx(float(value.abs().max()), rel=0.1)
+            assert ours[name].std() == pytest.approx(float(value.std()), rel=0.1)
+        elif "num_batches" not in name and ".0." not in name and ".3." not in name:
+            np.testing.assert_array_equal(ours[name], value.numpy())

@@ -1,0 +1,163 @@
+"""Epochs and lanes: order, evaluation of every image, devices and widths that change nothing, divergence."""
+
+import dataclasses
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jax_s6 import loop
+from jax_s6.config import RECIPES, AugmentConfig, Hyperparameters, ModelConfig, TrainConfig
+from jax_s6.state import Program, create_train_state
+
+# Everything on: augmentation, dropout, momentum, a schedule.
+CONFIG = dataclasses.replace(
+    RECIPES["best"],
+    batch_size=32,
+    num_epochs=2,
+    label_smoothing=0.05,
+    model=ModelConfig(dropout_conv1=0.1, dropout_conv2=0.1, dropout_conv3=0.1),
+)
+
+
+def split(dataset, part):
+    return loop.Split(getattr(dataset, f"{part}_images"), getattr(dataset, f"{part}_labels"))
+
+
+def run(dataset, hypers, *, lane_devices=1, batch_devices=1, width=1, config=CONFIG):
+    """Trains lanes for config.num_epochs; returns their states and the epochs' metrics."""
+    devices = jax.devices()[: lane_devices * batch_devices]
+    program = Program(config, len(dataset.train_labels), dataset.num_classes)
+    trainer = loop.Trainer(program, loop.make_mesh(devices, lane_devices), width)
+    hyper = trainer.put_lanes(Hyperparameters(*(np.stack(x) for x in zip(*hypers, strict=True))))
+    splits = trainer.put_shared((split(dataset, "train"), split(dataset, "test"), None))
+    state, history = trainer.create(hyper), []
+    for epoch in range(config.num_epochs):
+        state, metrics = trainer.epoch(hyper, state, jnp.int32(epoch), *splits)
+        history.append(jax.device_get(metrics))
+    return jax.device_get(state), history
+
+
+def lanes(count):
+    base = Hyperparameters.of(CONFIG)
+    return [base._replace(learning_rate=0.02 * (i + 1), seed=i % 2, momentum=0.8 + 0.02 * i) for i in range(count)]
+
+
+def lane(tree, index):
+    return jax.tree.map(lambda x: x[index], tree)
+
+
+@pytest.fixture(scope="module")
+def alone(bars):
+    return [run(bars, [hyper]) for hyper in lanes(4)]
+
+
+def assert_same(got, want, tolerance):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance), got, want)
+
+
+def test_epochs_show_every_image_equally_often():
+    num_images, drawn = 50, 48
+    orders = [np.asarray(loop.epoch_order(jax.random.key(0), epoch, num_images, drawn)) for epoch in range(25)]
+    stream = np.concatenate(orders)
+    for start in range(0, len(stream), num_images):  # each pass over the stream is a permutation
+        assert sorted(stream[start : start + num_images]) == list(range(num_images))
+    assert not np.array_equal(orders[0], orders[1])
+
+
+def test_order_of_whole_epochs_and_of_one_image_left():
+    for num_images, drawn in ((64, 64), (65, 64), (7, 4)):
+        seen = np.concatenate([loop.epoch_order(jax.random.key(1), e, num_images, drawn) for e in range(num_images)])
+        assert set(np.bincount(seen)) == {drawn}
+
+
+@pytest.mark.parametrize(("lane_devices", "width"), [(1, 1), (2, 1), (4, 1)])
+def test_lane_of_a_sweep_is_bit_for_bit_the_run_alone(bars, alone, lane_devices, width):
+    state, history = run(bars, lanes(4), lane_devices=lane_devices, width=width)
+    for index, (single, single_history) in enumerate(alone):
+        jax.tree.map(np.testing.assert_array_equal, lane(state, index), lane(single, 0))
+        jax.tree.map(np.testing.assert_array_equal, lane(history[-1], index), lane(single_history[-1], 0))
+
+
+@pytest.mark.parametrize(("lane_devices", "width"), [(1, 4), (1, 3), (2, 2)])
+def test_lane_of_a_vmapped_sweep_is_the_run_alone_to_rounding(bars, alone, lane_devices, width):
+    state, _ = run(bars, lanes(4), lane_devices=lane_devices, width=width)
+    for index, (single, _) in enumerate(alone):
+        assert_same(lane(state.params, index), lane(single.params, 0), 2e-3)
+
+
+@pytest.mark.parametrize("batch_devices", [2, 4])
+def test_batch_split_over_devices_is_the_run_on_one(bars, alone, batch_devices):
+    state, history = run(bars, lanes(1), batch_devices=batch_devices)
+    single, single_history = alone[0]
+    assert_same(state.params, single.params, 2e-3)
+    assert_same(state.batch_stats, single.batch_stats, 2e-3)
+    for got, want in zip(history, single_history, strict=True):
+        np.testing.assert_array_equal(got.train.count, want.train.count)
+        np.testing.assert_allclose(got.train.loss, want.train.loss, rtol=1e-3)
+
+
+def test_it_learns_and_judges_all_images(alone):
+    _, history = alone[0]
+    assert int(history[0].train.count[0]) == 480  # 15 whole batches of 32
+    assert int(history[0].test.count[0]) == 130
+    assert float(history[-1].train.loss[0]) < 0.7 * float(history[0].train.loss[0])
+
+
+def test_divergence_freezes_a_lane_and_touches_no_other(bars, alone):
+    hypers = lanes(2)
+    hypers[1] = hypers[1]._replace(learning_rate=1e38)
+    state, _ = run(bars, hypers)
+    assert state.diverged_at[0] == -1 and 0 < state.diverged_at[1] < 15
+    assert state.step[1] == state.diverged_at[1], "steps were taken after the divergence"
+    jax.tree.map(np.testing.assert_array_equal, lane(state, 0), lane(alone[0][0], 0))
+
+
+def test_same_seed_means_same_weights_order_and_masks():
+    program = Program(CONFIG, 500)
+    hypers = [Hyperparameters(*map(np.float32, h))._replace(seed=np.uint32(0)) for h in lanes(2)]
+    first, second = (create_train_state(program, hyper) for hyper in hypers)
+    jax.tree.map(np.testing.assert_array_equal, first.params, second.params)
+
+
+def test_epoch_is_traced_once(bars):
+    program = Program(dataclasses.replace(CONFIG, num_epochs=1), 500)
+    trainer = loop.Trainer(program, loop.make_mesh(jax.devices()[:1]))
+    hyper = trainer.put_lanes(Hyperparameters(*([x] for x in lanes(1)[0])))
+    splits = trainer.put_shared((split(bars, "train"), split(bars, "test"), None))
+    with pytest.raises(AssertionError, match="traced"):
+        for dtype in (jnp.int32, jnp.uint32):
+            trainer.epoch.lower(hyper, trainer.create(hyper), dtype(0), *splits)
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_training_epoch_lowers_for_accelerators(platform, precision):
+    config = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, precision=precision))
+    program = Program(config, 60_000, platform=platform)
+    hyper = jax.tree.map(jnp.float32, Hyperparameters.of(config))._replace(seed=jnp.uint32(0))
+    train = loop.Split(
+        jax.ShapeDtypeStruct((60_000, 28, 28, 1), jnp.uint8), jax.ShapeDtypeStruct((60_000,), jnp.int32)
+    )
+
+    def epoch(hyper, state, number, train):
+        state, metrics = loop.train_epoch(program, hyper, state, train, number)
+        return state, metrics, loop.evaluate(program, state, train)
+
+    state = jax.eval_shape(lambda h: create_train_state(program, h), hyper)
+    exported = jax.export.export(jax.jit(epoch), platforms=[platform])(hyper, state, jnp.int32(0), train)
+    assert exported.platforms == (platform,)
+    assert "stablehlo.convolution" in exported.mlir_module()
+    del exported
+
+
+def test_augmentation_and_dropout_cost_nothing_when_off(bars):
+    config = TrainConfig(num_epochs=1, batch_size=50, augment=AugmentConfig())
+    program = Program(config, 500)
+    hyper = jax.tree.map(jnp.float32, Hyperparameters.of(config))._replace(seed=jnp.uint32(0))
+    state = create_train_state(program, hyper)
+    text = str(jax.make_jaxpr(lambda s: loop.train_epoch(program, hyper, s, split(bars, "train"), jnp.int32(0)))(state))
+    scan = text[text.index("scan[") :]
+    assert "random_bits" not in scan and "threefry" not in scan
