@@ -8,14 +8,16 @@ repeats. An arm is checked before it is timed: it must have 11,952 parameters.
 """
 
 import argparse
+import contextlib
 import json
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-OURS = ("ours float32", "ours bf16", "nn.Conv in the same scan")
+OURS = ("ours float32", "ours bf16", "ours float32 augmented")
+LINEN = "nn.Conv in the same scan"
 TORCH = tuple(
     f"torch {mode} {layout} {threads} {precision}"
     for mode in ("eager", "compiled")
@@ -49,23 +51,25 @@ def run_ours(arm: str, batch: int) -> float:
     from jax_s6.config import RECIPES, Hyperparameters, ModelConfig
 
     backend.use_cpu_devices()
-    steps = 3 if "nn.Conv" in arm else max(8, 4096 // batch)
-    convolution = "xla" if "nn.Conv" in arm else "matmul"
+    steps = 3 if arm == LINEN else max(8, 4096 // batch)
     precision = "bf16" if "bf16" in arm else "float32"
     config = dataclasses.replace(
-        RECIPES["s6"], batch_size=batch, model=ModelConfig(convolution=convolution, precision=precision)
+        RECIPES["s6"],
+        batch_size=batch,
+        model=ModelConfig(convolution="matmul", precision=precision),
+        augment=RECIPES["best" if "augmented" in arm else "s6"].augment,
     )
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (steps * batch, 28, 28, 1), dtype=np.uint8)
     labels = rng.integers(0, 10, steps * batch, dtype=np.int32)
-    # One device for nn.Conv: two are slower for it, as its gradients' naive loops use all cores by themselves.
-    devices = jax.devices()[:1] if "nn.Conv" in arm else backend.batch_devices(batch, None)
+    devices = backend.batch_devices(batch, None)
     trainer = loop.Trainer(loop.Program(config, len(labels)), loop.make_mesh(devices))
     hyper = trainer.put_lanes(Hyperparameters(*([value] for value in Hyperparameters.of(config))))
     train = trainer.put_shared(loop.Split(images, labels))
     state = trainer.create(hyper)
     assert sum(x.size for x in jax.tree.leaves(state.params)) == model.NUM_PARAMS
-    epoch = trainer.train.lower(hyper, state, jnp.int32(0), train).compile()
+    with linen_network() if arm == LINEN else contextlib.nullcontext():
+        epoch = trainer.train.lower(hyper, state, jnp.int32(0), train).compile()
     holder = [state]
 
     def call() -> None:
@@ -73,6 +77,39 @@ def run_ours(arm: str, batch: int) -> float:
         jax.block_until_ready(holder[0])
 
     return time_calls(call, steps * batch)
+
+
+@contextlib.contextmanager
+def linen_network() -> Iterator[None]:
+    """Replaces the network by the same one as Flax's examples write it: nn.Conv on NHWC, with the same parameters."""
+    import flax.linen as nn
+
+    from jax_s6 import model
+
+    class Block(nn.Module):
+        pool: bool
+
+        @nn.compact
+        def __call__(self, x, train):
+            for index, stride in enumerate((1, 2)):
+                x = nn.relu(nn.Conv(16, (3, 3), stride, padding=1, name=f"conv_{index}")(x))
+                norm = nn.BatchNorm(not train, momentum=0.9, axis_name=model.BATCH_AXIS, name=f"norm_{index}")
+                x = norm(x)
+            return nn.max_pool(x, (2, 2), (2, 2)) if self.pool else x
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, images, train=False, dropout_rates=(), dropout_keys=None):
+            x = (images.astype("float32") / 255 - model.MEAN) / model.STD
+            for number in (1, 2, 3):
+                x = Block(number < 3, name=f"conv{number}")(x, train)
+            return x.mean((1, 2))
+
+    ours, model.create = model.create, lambda *_, **__: Net()
+    try:
+        yield
+    finally:
+        model.create = ours
 
 
 def run_torch(arm: str, batch: int) -> float:
@@ -109,14 +146,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.train_step", description=__doc__)
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[64, 128])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--arms", nargs="+", default=[*OURS, *TORCH], help="names, or parts of names")
+    parser.add_argument("--arms", nargs="+", default=[*OURS, LINEN, *TORCH], help="names, or parts of names")
     parser.add_argument("--run", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:
         run = run_torch if options.run.startswith("torch") else run_ours
         print(json.dumps(run(options.run, options.batch_sizes[0])))
         return
-    arms = [arm for arm in (*OURS, *TORCH) if any(part in arm for part in options.arms)]
+    arms = [arm for arm in (*OURS, LINEN, *TORCH) if any(part in arm for part in options.arms)]
     for batch in options.batch_sizes:
         rates = measure(arms, batch, options.rounds)
         print(f"\nbatch {batch}: images/s, median (min to max) of {options.rounds} processes")

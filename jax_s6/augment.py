@@ -1,28 +1,20 @@
 """Random affine warps of images, on the device: (keys, images) -> images."""
 
-from typing import Protocol
-
 import chex
 import jax
 import jax.numpy as jnp
 
-
-class Strengths(Protocol):
-    """The four numbers that bound a warp: see ``AugmentConfig`` for their units."""
-
-    rotation: jax.typing.ArrayLike
-    shift: jax.typing.ArrayLike
-    scale: jax.typing.ArrayLike
-    shear: jax.typing.ArrayLike
+from jax_s6.config import Hyperparameters
 
 
-def augment(keys: chex.PRNGKey, images: jax.Array, strengths: Strengths) -> jax.Array:
+def augment(keys: chex.PRNGKey, images: jax.Array, strengths: Hyperparameters) -> jax.Array:
     """Rotates, shears, scales and shifts each image at random, in one bilinear resampling.
 
     Args:
         keys: ``[batch]``, one an image, so that an image's warp does not depend on the rest of the batch.
         images: uint8 ``[batch, height, width, 1]``.
-        strengths: Each amount is uniform in ``[-strength, strength]``.
+        strengths: Of which ``rotation``, ``shift``, ``scale`` and ``shear``, in the units of ``AugmentConfig``: each
+            amount is uniform in ``[-strength, strength]``.
 
     Returns:
         float32 ``[batch, height, width, 1]`` in ``[0, 255]``; what comes from outside an image is 0.

@@ -1,6 +1,9 @@
 """The one place that chooses by platform: how to convolve, in which precision, on how many devices."""
 
+import contextlib
+import hashlib
 import os
+import platform
 from pathlib import Path
 
 import jax
@@ -11,14 +14,14 @@ from jax_s6.config import ModelConfig
 from jax_s6.errors import InputError
 
 
-def convolution(config: ModelConfig, platform: str | None = None) -> str:
+def convolution(config: ModelConfig, target: str | None = None) -> str:
     """Resolves ``auto``: ``matmul`` on CPU, where it is 20 times faster in a scan; ``xla`` on GPU and TPU."""
     if config.convolution != "auto":
         return config.convolution
-    return "matmul" if (platform or jax.default_backend()) == "cpu" else "xla"
+    return "matmul" if (target or jax.default_backend()) == "cpu" else "xla"
 
 
-def operand_dtype(config: ModelConfig, platform: str | None = None) -> DTypeLike:
+def operand_dtype(config: ModelConfig, target: str | None = None) -> DTypeLike:
     """Resolves ``auto`` to the type of the convolutions' operands; see the README for the measurement behind it."""
     if config.precision == "bf16":
         return jnp.bfloat16
@@ -35,7 +38,18 @@ def use_cpu_devices() -> None:
 
     Two devices with half a batch each, or a lane each, train faster than one whose operations run on two threads.
     """
-    jax.config.update("jax_num_cpu_devices", cores())
+    with contextlib.suppress(RuntimeError):  # a backend that has started, in a notebook say, keeps its devices
+        jax.config.update("jax_num_cpu_devices", cores())
+
+
+def use_compilation_cache(folder: Path) -> None:
+    """Keeps compiled programs in ``folder``: a second start compiles nothing.
+
+    One folder a kind of processor: a program compiled for one with other vector units may not run on this one.
+    """
+    kind = hashlib.sha256(" ".join([platform.machine(), *sorted(cpu_flags())]).encode()).hexdigest()[:16]
+    jax.config.update("jax_compilation_cache_dir", str(folder / f"xla-{kind}"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def batch_devices(batch_size: int, count: int | None) -> list[jax.Device]:

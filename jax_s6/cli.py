@@ -42,7 +42,7 @@ def parse(kind: type[T], *, prog: str, default: T | None = None, args: Sequence[
     except SystemExit as stop:
         if stop.code == 0:
             raise
-        fail(f"{_first_sentence(errors.getvalue())}; see {prog} --help")
+        fail(f"{_first_sentence(errors.getvalue())} (see {prog} --help)")
 
 
 def run(main: Callable[[], None]) -> None:
@@ -62,7 +62,9 @@ def fail(message: str) -> NoReturn:
 
 
 def _first_sentence(box: str) -> str:
-    """Reduces tyro's framed error, from its title to the first rule, to one line."""
-    rule = r"\n?[^\n]*[─-]{8,}[^\n]*\n"
-    rows = re.split(rule, re.sub(r"\x1b\[[0-9;]*m", "", box))
-    return " ".join(re.sub("[│|]", " ", rows[min(1, len(rows) - 1)]).split()).rstrip(".")
+    """Reduces tyro's framed error, from its title to the first rule, to one line, with the flag that it suggests."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", box)
+    parts = re.split(r"\n?[^\n]*[─-]{8,}[^\n]*\n", text)
+    sentence = " ".join(re.sub("[│|]", " ", parts[min(1, len(parts) - 1)]).split()).rstrip(".")
+    meant = re.search(r"Perhaps you meant:\W*(--[a-z0-9-]+)", text)
+    return f"{sentence}; did you mean {meant[1]}?" if meant else sentence

@@ -66,6 +66,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         _require_choice(self, "dataset", DatasetName)
         _require_count(self, "holdout", 0)
+        if not isinstance(self.data_dir, Path | None):
+            raise InputError(f"data_dir must be a folder's path, got {self.data_dir!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

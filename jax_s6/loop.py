@@ -6,12 +6,13 @@ One code path trains one lane or many: ``lax.map`` over a device's lanes inside 
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -27,8 +28,8 @@ EVAL_BATCH = 125
 class Split(NamedTuple):
     """Images that are trained on or judged: uint8 ``[n, 28, 28, 1]``, int32 ``[n]``."""
 
-    images: jax.Array
-    labels: jax.Array
+    images: Any
+    labels: Any
 
 
 def epoch_order(key: chex.PRNGKey, epoch: jax.typing.ArrayLike, num_images: int, num_drawn: int) -> jax.Array:
@@ -124,18 +125,27 @@ class Trainer:
         self.program = program = dataclasses.replace(program, axis_name=BATCH_AXIS)
         self._mesh = mesh
 
-        def train_and_judge(hyper, state, number, train, test, validation):
-            state, metrics = train_epoch(program, hyper, state, train, number)
-            judged = [None if split is None else evaluate(program, state, split) for split in (test, validation)]
-            return state, EpochMetrics(metrics, *judged)
+        def train_lanes(hyper, state, number, train):
+            def train_lane(lane):
+                return train_epoch(program, *lane, train, number)  # pyright: ignore[reportCallIssue]
+
+            return jax.lax.map(train_lane, (hyper, state), batch_size=width)
+
+        def pass_over(hyper, state, number, train):
+            shape = state.step.shape
+            count = jnp.full(shape, program.steps_per_epoch * program.config.batch_size, jnp.int32)
+            return state, Metrics(jnp.full(shape, jnp.nan, jnp.float32), jnp.zeros_like(count), count)
+
+        def judge_lanes(state, split):
+            return jax.lax.map(lambda lane: evaluate(program, lane, split), state, batch_size=width)
 
         @chex.assert_max_traces(n=1)
-        def epoch(hyper, state, *shared):
-            return jax.lax.map(lambda lane: train_and_judge(*lane, *shared), (hyper, state), batch_size=width)
-
-        def train_lanes(hyper, state, number, train):
-            train_lane = functools.partial(train_epoch, program)
-            return jax.lax.map(lambda lane: train_lane(*lane, train, number), (hyper, state), batch_size=width)
+        def epoch(hyper, state, number, train, *judged):
+            # A device whose lanes have all diverged has nothing to train; a sweep pads with such lanes.
+            alive = (state.diverged_at < 0).any()
+            state, metrics = jax.lax.cond(alive, train_lanes, pass_over, hyper, state, number, train)
+            results: list[Any] = [None if split is None else judge_lanes(state, split) for split in judged]
+            return state, EpochMetrics(metrics, *results)
 
         def create(hyper):
             return jax.lax.map(functools.partial(create_train_state, program), hyper)
@@ -150,13 +160,34 @@ class Trainer:
     def put_lanes(self, hyper: Hyperparameters) -> Hyperparameters:
         """Places the lanes' numbers, each ``[lanes]``, on their devices; lanes are a multiple of the mesh's."""
         arrays = Hyperparameters(*(np.asarray(x, np.float32) for x in hyper))
-        return jax.device_put(
-            arrays._replace(seed=np.asarray(hyper.seed, np.uint32)), NamedSharding(self._mesh, P(LANE_AXIS))
-        )
+        return self._place(arrays._replace(seed=np.asarray(hyper.seed, np.uint32)), P(LANE_AXIS))
 
-    def put_shared(self, tree: chex.ArrayTree) -> chex.ArrayTree:
+    def put_state(self, state: TrainState) -> TrainState:
+        """Places states from the host, arrays ``[lanes, ...]``, on their lanes' devices."""
+        return self._place(state, P(LANE_AXIS))
+
+    def abstract_state(self, hyper: Hyperparameters) -> TrainState:
+        """Describes what ``create`` returns, for compiling ``epoch`` before there is a state."""
+        sharding = NamedSharding(self._mesh, P(LANE_AXIS))
+        shapes = jax.eval_shape(self.create, hyper)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
+
+    def put_shared(self, tree: Any) -> Any:
         """Places data that every lane reads on every device."""
-        return jax.device_put(tree, NamedSharding(self._mesh, P()))
+        return self._place(tree, P())
+
+    def fetch(self, tree: Any) -> Any:
+        """Brings the lanes' results, ``[lanes, ...]``, to the host: those of all processes, to each of them."""
+        if self._mesh.is_multi_process:
+            return multihost_utils.process_allgather(tree, tiled=True)
+        return jax.device_get(tree)
+
+    def _place(self, tree: Any, spec: P) -> Any:
+        sharding = NamedSharding(self._mesh, spec)
+        if not self._mesh.is_multi_process:
+            return jax.device_put(tree, sharding)
+        # device_put would first compare the whole tree between the processes, which hold the same by construction.
+        return jax.tree.map(lambda x: jax.make_array_from_callback(x.shape, sharding, lambda i: x[i]), tree)
 
 
 def make_mesh(devices: list[jax.Device], num_lane_devices: int = 1) -> Mesh:

@@ -50,6 +50,7 @@ class Conv3x3(nn.Module):
         else:
             convolve = ops.conv3x3 if self.convolution == "matmul" else ops.conv3x3_xla
             y = convolve(x, kernel, self.stride, self.dtype)
+        y = jnp.asarray(y)
         return nn.relu(y + bias.reshape((1,) * (y.ndim - 4) + (NUM_OUTPUTS, 1, 1, 1)))
 
 
@@ -143,7 +144,8 @@ class Net(nn.Module):
         Returns:
             float32 ``[batch, 16]``: the inputs of the log-softmax.
         """
-        x = (images.astype(jnp.float32) / 255 - MEAN) / STD
+        x = images if jnp.issubdtype(images.dtype, jnp.floating) else images.astype(jnp.float32)
+        x = (x / 255 - MEAN) / STD
         x = x.transpose(3, 1, 2, 0)
         for number, rate in enumerate(dropout_rates, start=1):
             keys = None if dropout_keys is None else jax.vmap(jax.random.fold_in, (0, None))(dropout_keys, number)
@@ -166,7 +168,7 @@ def init(key: chex.PRNGKey) -> dict[str, Any]:
     Returns:
         ``{"params": ..., "batch_stats": ...}``, float32: 11,952 parameters and 6 x 2 x 16 running statistics.
     """
-    variables = Net().init(key, jnp.zeros((2, 28, 28, 1)))
+    variables = dict(Net().init(key, jnp.zeros((2, 28, 28, 1))))
     chex.assert_equal(sum(x.size for x in jax.tree.leaves(variables["params"])), NUM_PARAMS)
     return variables
 

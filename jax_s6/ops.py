@@ -27,8 +27,9 @@ _NEIGHBOUR_TAP = {(0, 0): 1, (0, 1): 2, (1, 1): 0}
 
 
 def _matmul(a: jax.Array, b: jax.Array, contract: tuple[int, int] = (1, 0)) -> jax.Array:
-    """Multiplies two matrices over the given dimensions, summing in float32."""
-    return lax.dot_general(a, b, (((contract[0],), (contract[1],)), ((), ())), preferred_element_type=jnp.float32)
+    """Multiplies two matrices over the given dimensions, summing in float32 (float64 if they are)."""
+    dtype = jnp.promote_types(a.dtype, jnp.float32)
+    return lax.dot_general(a, b, (((contract[0],), (contract[1],)), ((), ())), preferred_element_type=dtype)
 
 
 def _transposed(matrix: jax.Array) -> jax.Array:
@@ -157,15 +158,15 @@ def _to_phases_forward(image, kernel, dtype):
     taps = kernel[:, :, 0].transpose(2, 0, 1)
     windows = [jnp.pad(taps, ((0, 0), (p, 1 - p), (q, 1 - q))).reshape(-1, 16) for p, q in _PAIRS]
     y = _matmul(jnp.concatenate(windows).astype(dtype), columns)
-    return y.reshape(4, -1, height // 2, width // 2, batch), (columns, image.shape)
+    return y.reshape(4, -1, height // 2, width // 2, batch), (columns, image)
 
 
 def _to_phases_backward(dtype, residuals, dy):
-    columns, image_shape = residuals
+    columns, image = residuals
     phases, channels = dy.shape[:2]
     windows = _matmul(dy.astype(dtype).reshape(phases * channels, -1), columns, (1, 1)).reshape(4, channels, 4, 4)
-    taps = sum(windows[2 * p + q, :, p : p + 3, q : q + 3] for p, q in _PAIRS)
-    return jnp.zeros(image_shape), taps.transpose(1, 2, 0)[:, :, None]
+    taps = jnp.stack([windows[2 * p + q, :, p : p + 3, q : q + 3] for p, q in _PAIRS]).sum(0)
+    return jnp.zeros_like(image), taps.transpose(1, 2, 0)[:, :, None]
 
 
 conv3x3_to_phases.defvjp(_to_phases_forward, _to_phases_backward)

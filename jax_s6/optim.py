@@ -1,8 +1,8 @@
 """A lane's learning-rate schedule and its Optax transformation. Every number may be traced; kinds are static."""
 
 from collections.abc import Callable
+from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -10,12 +10,12 @@ import optax
 from jax_s6.config import Hyperparameters, OptimizerConfig
 
 
-def _cosine(start: jax.typing.ArrayLike, end: jax.typing.ArrayLike, fraction: jax.Array) -> jax.Array:
+def _cosine(start: Any, end: Any, fraction: jax.Array) -> jax.Array:
     """Half a cosine from ``start`` at 0 to ``end`` at 1, constant beyond."""
     return end + (start - end) * 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(fraction, 0, 1)))
 
 
-def _linear(start: jax.typing.ArrayLike, end: jax.typing.ArrayLike, fraction: jax.Array) -> jax.Array:
+def _linear(start: Any, end: Any, fraction: jax.Array) -> jax.Array:
     """A straight line from ``start`` at 0 to ``end`` at 1, constant beyond."""
     return start + (end - start) * jnp.clip(fraction, 0, 1)
 
@@ -83,6 +83,6 @@ def make_optimizer(
     )
 
 
-def kernels_only(params: chex.ArrayTree) -> chex.ArrayTree:
+def kernels_only(params: Any) -> Any:
     """Marks the convolution kernels, the only arrays of four dimensions."""
     return jax.tree.map(lambda p: p.ndim == 4, params)

@@ -108,15 +108,19 @@ def environment() -> dict[str, Any]:
     }
 
 
-def prepare_folder(out: Path, overwrite: bool) -> None:
-    """Makes the output folder, or refuses one that holds a run.
+def refuse_existing(out: Path, overwrite: bool) -> None:
+    """Raises InputError if ``out`` holds a finished run, unless it may be overwritten."""
+    if os.path.exists(out / "summary.json") and not overwrite:
+        raise InputError(f"out {out} holds a run already: give another --out, or --overwrite to replace it")
+
+
+def make_folder(out: Path) -> None:
+    """Makes the output folder.
 
     Raises:
-        InputError: It holds a run and ``overwrite`` is off, or it cannot be made or written to.
+        InputError: It cannot be made or written to.
     """
     try:
-        if (out / "summary.json").exists() and not overwrite:
-            raise InputError(f"out {out} holds a run already: give another --out, or --overwrite to replace it")
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
             pass

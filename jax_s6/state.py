@@ -1,7 +1,7 @@
 """What a lane carries from step to step, and what of it is fixed when the program is compiled."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -61,8 +61,8 @@ class TrainState(NamedTuple):
     """
 
     step: jax.Array
-    params: chex.ArrayTree
-    batch_stats: chex.ArrayTree
+    params: Any
+    batch_stats: Any
     opt_state: optax.OptState
     diverged_at: jax.Array
 

@@ -1,6 +1,6 @@
 """One lane, one batch: loss, training step, evaluation step. Pure functions; sums and counts, never means."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -21,7 +21,7 @@ class Metrics(NamedTuple):
     count: jax.Array
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array, num_classes: int, smoothing: jax.typing.ArrayLike) -> jax.Array:
+def cross_entropy(logits: jax.Array, labels: jax.Array, num_classes: int, smoothing: Any) -> jax.Array:
     """Computes each image's cross-entropy over the 16 outputs, the target smoothed over the real classes.
 
     Args:
@@ -39,14 +39,14 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, num_classes: int, smooth
 
 
 def loss_fn(
-    params: chex.ArrayTree,
-    batch_stats: chex.ArrayTree,
+    params: Any,
+    batch_stats: Any,
     program: Program,
     hyper: Hyperparameters,
     images: jax.Array,
     labels: jax.Array,
     dropout_keys: chex.PRNGKey | None,
-) -> tuple[jax.Array, tuple[chex.ArrayTree, Metrics]]:
+) -> tuple[jax.Array, tuple[Any, Metrics]]:
     """Computes this device's share of the batch's mean loss.
 
     Args:
@@ -128,7 +128,7 @@ def eval_step(program: Program, state: TrainState, images: jax.Array, labels: ja
         valid: bool ``[batch]``: images that are only padding are False and do not count.
     """
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    logits = program.net().apply(variables, images, train=False)
+    logits: Any = program.net().apply(variables, images, train=False)
     losses = cross_entropy(logits, labels, program.num_classes, 0.0)
     correct = (logits.argmax(1) == labels) & valid
     return Metrics(jnp.where(valid, losses, 0.0).sum(), correct.sum(), valid.sum())

@@ -5,6 +5,7 @@ import dataclasses
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -14,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from jax_s6 import backend, cli, data, loop, model, report, weights
+from jax_s6 import backend, cli, data, data_cache, loop, model, report, weights
 from jax_s6.config import RECIPES, Hyperparameters, TrainConfig, from_json, to_json
 from jax_s6.errors import InputError
-from jax_s6.state import Program
+from jax_s6.state import Program, TrainState
 
 PROG = "python -m jax_s6.train"
 
@@ -54,15 +55,20 @@ class TrainResult(NamedTuple):
 def parse_command(args: Sequence[str] | None = None) -> TrainCommand:
     """Reads the command line: flags change the recipe, or the file, that ``--recipe`` or ``--config`` names."""
     args = list(sys.argv[1:] if args is None else args)
+    return cli.parse(TrainCommand, prog=PROG, default=TrainCommand(run=base_config(args)), args=args)
+
+
+def base_config(args: Sequence[str]) -> TrainConfig:
+    """Returns the settings that the other flags change: those of the recipe or the file that the arguments name."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--recipe", nargs="?")
     first.add_argument("--config", nargs="?")
     named, _ = first.parse_known_args(args)
     if named.config is not None:
-        base = read_config(Path(named.config))
-    else:
-        base = RECIPES.get(named.recipe or "best", RECIPES["best"])
-    return cli.parse(TrainCommand, prog=PROG, default=TrainCommand(run=base), args=args)
+        if named.recipe is not None:
+            raise InputError("recipe and config exclude each other: give --config FILE alone, which names its recipe")
+        return read_config(Path(named.config))
+    return RECIPES.get(named.recipe or "best", RECIPES["best"])
 
 
 def read_config(path: Path) -> TrainConfig:
@@ -78,11 +84,50 @@ def read_config(path: Path) -> TrainConfig:
     return from_json(text, f"config {path}")
 
 
+class Prepared(NamedTuple):
+    """A run's programs and its data on the devices: training, test, and validation images or None."""
+
+    trainer: loop.Trainer
+    splits: tuple[loop.Split, loop.Split, loop.Split | None]
+
+
+def prepare(config: TrainConfig, dataset: data.Dataset, num_devices: int | None = None) -> Prepared:
+    """Checks the settings against the data and the devices, and places the data.
+
+    Args:
+        config: The settings.
+        dataset: The images.
+        num_devices: Devices that share each batch; None for what suits the platform.
+
+    Raises:
+        InputError: The holdout or the batch is larger than the data, or the devices do not fit.
+    """
+    images, labels, *held_out = data.split_holdout(dataset, config.data.holdout)
+    if config.batch_size > len(labels):
+        raise InputError(f"batch_size must be <= {len(labels)}, the number of training images, got {config.batch_size}")
+    devices = backend.batch_devices(config.batch_size, num_devices)
+    trainer = loop.Trainer(Program(config, len(labels), dataset.num_classes), loop.make_mesh(devices))
+    train = loop.Split(*trainer.put_shared((images, labels)))
+    test = loop.Split(*trainer.put_shared((dataset.test_images, dataset.test_labels)))
+    validation = loop.Split(*trainer.put_shared(held_out)) if config.data.holdout else None
+    return Prepared(trainer, (train, test, validation))
+
+
+def compile_run(config: TrainConfig, prepared: Prepared) -> tuple[Hyperparameters, TrainState, Callable[..., Any]]:
+    """Returns the only lane's numbers, its initial state, and the compiled epoch."""
+    trainer, splits = prepared
+    hyper = trainer.put_lanes(Hyperparameters(*([value] for value in Hyperparameters.of(config))))
+    with ThreadPoolExecutor(1) as pool:  # the two programs compile at the same time
+        state = pool.submit(trainer.create, hyper)
+        epoch_fn = trainer.epoch.lower(hyper, trainer.abstract_state(hyper), jnp.int32(0), *splits).compile()
+        return hyper, state.result(), epoch_fn
+
+
 def train(
     config: TrainConfig,
     dataset: data.Dataset,
+    prepared: Prepared | None = None,
     *,
-    num_devices: int | None = None,
     on_epoch: Callable[[dict[str, Any], float], None] = lambda row, rate: None,
 ) -> TrainResult:
     """Trains one network.
@@ -90,28 +135,19 @@ def train(
     Args:
         config: The settings.
         dataset: The images; ``config.data.holdout`` of the training images are kept for validation.
-        num_devices: Devices that share each batch; None for what suits the platform.
+        prepared: What ``prepare`` made of them; made here, for the devices that suit the platform, if None.
         on_epoch: Called after each epoch with its row of the history and its images per second.
 
     Returns:
         The run. Accuracies are fractions of all images of a split; ``train_*`` are over the epoch, as it trained.
 
     Raises:
-        InputError: The batch is larger than the training set or not a multiple of the devices.
+        InputError: The settings do not fit the data.
     """
-    images, labels, *held_out = data.split_holdout(dataset, config.data.holdout)
-    if config.batch_size > len(labels):
-        raise InputError(f"batch_size must be <= {len(labels)}, the number of training images, got {config.batch_size}")
-    devices = backend.batch_devices(config.batch_size, num_devices)
-    trainer = loop.Trainer(Program(config, len(labels), dataset.num_classes), loop.make_mesh(devices))
-    hyper = trainer.put_lanes(Hyperparameters(*([value] for value in Hyperparameters.of(config))))
-    test = loop.Split(dataset.test_images, dataset.test_labels)
-    validation = loop.Split(*held_out) if config.data.holdout else None
-    splits = trainer.put_shared((loop.Split(images, labels), test, validation))
-
+    prepared = prepared or prepare(config, dataset)
+    trainer, splits = prepared
     start = time.perf_counter()
-    state = trainer.create(hyper)
-    epoch_fn = trainer.epoch.lower(hyper, state, jnp.int32(0), *splits).compile()
+    hyper, state, epoch_fn = compile_run(config, prepared)
     compile_seconds = time.perf_counter() - start
     history = []
     images_per_epoch = trainer.program.steps_per_epoch * config.batch_size
@@ -172,13 +208,16 @@ def main(args: Sequence[str] | None = None) -> None:
     """Runs the command."""
     command = parse_command(args)
     config = command.run
-    backend.use_cpu_devices()
     out = command.out or Path("runs") / f"{config.recipe}-{config.seed}"
-    report.prepare_folder(out, command.overwrite)
+    report.refuse_existing(out, command.overwrite)
+    backend.use_cpu_devices()
+    backend.use_compilation_cache(data_cache.cache_folder())
     dataset = data.load(config.data)
+    prepared = prepare(config, dataset, command.devices)
+    report.make_folder(out)
     report.print_layers()
     with report.Dashboard(config.num_epochs) as dashboard:
-        result = train(config, dataset, num_devices=command.devices, on_epoch=dashboard.epoch_done)
+        result = train(config, dataset, prepared, on_epoch=dashboard.epoch_done)
     write_run(out, config, result)
     report.print_score_card(config, result.summary)
     report.console.print(f"results are in {out}")

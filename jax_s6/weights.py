@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from numpy.typing import DTypeLike
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
@@ -59,14 +60,15 @@ def load(path: Path) -> dict[str, Any]:
     return _fill(lambda names: ".".join(names), arrays, str(path))
 
 
-def from_torch_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+def from_torch_state_dict(state_dict: Mapping[str, Any], dtype: DTypeLike = np.float32) -> dict[str, Any]:
     """Converts the state dict of the reference's PyTorch ``Net``.
 
     Args:
         state_dict: Arrays (NumPy, or CPU tensors) by PyTorch's names: ``conv1.0.weight`` ``[O, C, 3, 3]`` ...
+        dtype: Of the result.
 
     Returns:
-        ``{"params": ..., "batch_stats": ...}``, float32 NumPy arrays, that give the same predictions.
+        ``{"params": ..., "batch_stats": ...}``, NumPy arrays, copies, that give the same predictions.
 
     Raises:
         InputError: A name is missing or has another shape.
@@ -75,7 +77,7 @@ def from_torch_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Any]:
         name: array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
         for name, array in ((name, np.asarray(value)) for name, value in state_dict.items())
     }
-    return _fill(_torch_name, arrays, "the state dict")
+    return _fill(_torch_name, arrays, "the state dict", dtype)
 
 
 def to_torch_state_dict(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -97,7 +99,7 @@ def _torch_name(names: tuple[str, ...]) -> str:
     return f"{block}.{_TORCH_INDEX[layer]}.{_TORCH_NAMES[collection, leaf]}"
 
 
-def _fill(name_of: Any, arrays: Mapping[str, np.ndarray], source: str) -> dict[str, Any]:
+def _fill(name_of: Any, arrays: Mapping[str, np.ndarray], source: str, dtype: DTypeLike = np.float32) -> dict[str, Any]:
     """Takes each of the network's variables from ``arrays`` by name, checking its shape."""
 
     def leaf(path: tuple[Any, ...], expected: jax.ShapeDtypeStruct) -> np.ndarray:
@@ -106,6 +108,6 @@ def _fill(name_of: Any, arrays: Mapping[str, np.ndarray], source: str) -> dict[s
             raise InputError(f"{source} has no {name}: it is not of this network (11,952 parameters, conv1 to conv3)")
         if arrays[name].shape != expected.shape:
             raise InputError(f"{name} in {source} must have the shape {expected.shape}, got {arrays[name].shape}")
-        return np.array(arrays[name], np.float32)  # a copy: a PyTorch tensor's array would change as it trains
+        return np.array(arrays[name], dtype)  # a copy: a PyTorch tensor's array would change as it trains
 
     return jax.tree_util.tree_map_with_path(leaf, _template())

@@ -6,6 +6,8 @@ jax.config.update("jax_num_cpu_devices", 4)  # before the backend starts
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+jax.devices()  # starts the backend, so that no command under test divides it otherwise
+
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
@@ -18,6 +20,14 @@ def make_images(labels: np.ndarray, seed: int) -> np.ndarray:
     for image, label in zip(images, labels, strict=True):
         image[2 + 2 * label : 5 + 2 * label, 6:22] = 250
     return images
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory):
+    """Keeps the user's cache out of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_S6_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,7 @@
 """The network: sizes, statistics, dropout, and independence of how the batch is split."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,7 @@ from jax_s6.loop import make_mesh
 
 @pytest.fixture(scope="module")
 def variables():
-    return model.init(jax.random.key(0))
+    return jax.jit(model.init)(jax.random.key(0))
 
 
 def images(count, size=28):
@@ -47,21 +49,22 @@ def test_both_convolutions_give_the_same_network(variables, size):
     outputs = []
     for convolution in ("matmul", "xla"):
         net = model.Net(convolution)
-        logits, updates = net.apply(variables, images(6, size), train=True, mutable=["batch_stats"])
+        apply = jax.jit(lambda x, net=net: net.apply(variables, x, train=True, mutable=["batch_stats"]))
+        logits, updates = apply(images(6, size))
         outputs.append((logits, updates["batch_stats"]))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *outputs)
 
 
 def test_running_variance_is_unbiased(variables):
-    _, updates = model.Net().apply(variables, images(2), train=True, mutable=["batch_stats"])
+    @jax.jit
+    def apply(images):
+        collections = ["batch_stats", "intermediates"]
+        return model.Net().apply(variables, images, train=True, mutable=collections, capture_intermediates=True)[1]
+
+    updates = apply(images(2))
+    relu = np.asarray(updates["intermediates"]["conv3"]["conv_1"]["__call__"][0])
     # The last layer sees 1x1 pixels of 2 images: its unbiased variance is twice the biased one.
-    halves = [model.Net().apply(variables, images(2)[i : i + 1], train=False) for i in (0, 1)]
-    assert halves[0].shape == (1, 16)
-    biased = model.Net().apply(
-        variables, images(2), train=True, mutable=["batch_stats", "intermediates"], capture_intermediates=True
-    )[1]
-    relu = biased["intermediates"]["conv3"]["conv_1"]["__call__"][0]
-    want = 0.9 * 1.0 + 0.1 * np.var(np.asarray(relu), axis=(1, 2, 3), ddof=1)
+    want = 0.9 * 1.0 + 0.1 * np.var(relu, axis=(1, 2, 3), ddof=1)
     np.testing.assert_allclose(updates["batch_stats"]["conv3"]["norm_1"]["var"], want, rtol=1e-5)
 
 
@@ -73,13 +76,16 @@ def test_dropout_zeroes_its_share_and_keeps_the_mean():
     assert not np.array_equal(y[..., 0], y[..., 1]), "two images have the same mask"
 
 
-def test_dropout_differs_between_blocks_and_is_off_in_evaluation(variables):
+def test_dropout_acts_on_the_logits_and_is_off_without_keys(variables):
     keys = jax.random.split(jax.random.key(0), 8)
     rates = (0.25, 0.25, 0.25)
-    net = model.Net()
-    plain = net.apply(variables, images(8))
-    assert np.array_equal(plain, net.apply(variables, images(8), dropout_rates=rates))
-    logits, _ = net.apply(variables, images(8), True, rates, keys, mutable=["batch_stats"])
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def apply(train, keys=None):
+        return model.Net().apply(variables, images(8), train, rates, keys, mutable=["batch_stats"])[0]
+
+    assert np.all(apply(True) != 0), "dropout without keys"
+    logits = apply(True, keys)
     assert float((logits == 0).mean()) == pytest.approx(0.25, abs=0.12)
 
 
@@ -92,7 +98,7 @@ def test_batch_split_over_devices_normalises_by_the_whole_batch(variables):
         return net.apply(variables, images, train=True, mutable=["batch_stats"])
 
     split = jax.shard_map(apply, mesh=mesh, in_specs=spec, out_specs=(spec, whole), check_vma=False)
-    want = model.Net().apply(variables, images(8), train=True, mutable=["batch_stats"])
+    want = jax.jit(lambda x: model.Net().apply(variables, x, train=True, mutable=["batch_stats"]))(images(8))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), jax.jit(split)(images(8)), want)
 
 
