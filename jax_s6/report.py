@@ -45,7 +45,7 @@ class Dashboard:
             *columns, TextColumn("left"), TimeRemainingColumn(), console=console, transient=True,
             disable=not console.is_terminal,
         )  # fmt: skip
-        self._task = self._progress.add_task("compiling", total=num_epochs)
+        self._task = self._progress.add_task("compiling, then epoch 1", total=num_epochs)
 
     def __enter__(self) -> "Dashboard":
         """Starts drawing."""
@@ -70,7 +70,7 @@ class Dashboard:
         if row.get("validation_accuracy") is not None:
             text += f"  validation {row['validation_accuracy']:.2%}"
         text += f"  test loss {row['test_loss']:.4f}  test {row['test_accuracy']:.2%}"
-        console.print(f"{text}  {row['seconds']:.1f} s  {images_per_second:,.0f} images/s")
+        console.print(f"{text}  {row['seconds']:.1f} s  {images_per_second:,.0f} images/s", soft_wrap=True)
 
 
 def print_score_card(config: TrainConfig, summary: Mapping[str, Any]) -> None:

@@ -220,7 +220,7 @@ def main(args: Sequence[str] | None = None) -> None:
         result = train(config, dataset, prepared, on_epoch=dashboard.epoch_done)
     write_run(out, config, result)
     report.print_score_card(config, result.summary)
-    report.console.print(f"results are in {out}")
+    report.console.print(f"results are in {out}", soft_wrap=True)
 
 
 def write_run(out: Path, config: TrainConfig, result: TrainResult) -> None:
