@@ -28,7 +28,7 @@ _NEIGHBOUR_TAP = {(0, 0): 1, (0, 1): 2, (1, 1): 0}
 
 def _matmul(a: jax.Array, b: jax.Array, contract: tuple[int, int] = (1, 0)) -> jax.Array:
     """Multiplies two matrices over the given dimensions, summing in float32 (float64 if they are)."""
-    dtype = jnp.promote_types(a.dtype, jnp.float32)
+    dtype = a.dtype if a.dtype == jnp.float64 else jnp.float32
     return lax.dot_general(a, b, (((contract[0],), (contract[1],)), ((), ())), preferred_element_type=dtype)
 
 

@@ -85,7 +85,7 @@ def test_order_of_whole_epochs_and_of_one_image_left():
         assert set(np.bincount(seen)) == {drawn}
 
 
-@pytest.mark.parametrize(("lane_devices", "width"), [(1, 1), (2, 1), (4, 1)])
+@pytest.mark.parametrize(("lane_devices", "width"), [(1, 1), (2, 1), pytest.param(4, 1, marks=pytest.mark.slow)])
 def test_lane_of_a_sweep_is_bit_for_bit_the_run_alone(bars, alone, lane_devices, width):
     state, history = run(bars, lanes(4), lane_devices=lane_devices, width=width)
     for index, (single, single_history) in enumerate(alone):
@@ -98,14 +98,14 @@ def gently_alone(bars):
     return [run(bars, [hyper], config=GENTLE, count=FEW) for hyper in lanes(4)]
 
 
-@pytest.mark.parametrize(("lane_devices", "width"), [(1, 3), (2, 2)])
+@pytest.mark.parametrize(("lane_devices", "width"), [pytest.param(1, 3, marks=pytest.mark.slow), (2, 2)])
 def test_lane_of_a_vmapped_sweep_is_the_run_alone_to_rounding(bars, gently_alone, lane_devices, width):
     state, _ = run(bars, lanes(4), lane_devices=lane_devices, width=width, config=GENTLE, count=FEW)
     for index, (single, _) in enumerate(gently_alone):
         assert_same(lane(state.params, index), lane(single.params, 0), 1e-4)
 
 
-@pytest.mark.parametrize("batch_devices", [2, 4])
+@pytest.mark.parametrize("batch_devices", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_batch_split_over_devices_is_the_run_on_one(bars, gently_alone, batch_devices):
     state, history = run(bars, lanes(1), batch_devices=batch_devices, config=GENTLE, count=FEW)
     single, single_history = gently_alone[0]
@@ -135,7 +135,8 @@ def test_divergence_freezes_a_lane_and_touches_no_other(bars, alone):
 def test_same_seed_means_same_weights_order_and_masks():
     program = Program(CONFIG, 500)
     hypers = [Hyperparameters(*map(np.float32, h))._replace(seed=np.uint32(0)) for h in lanes(2)]
-    first, second = (create_train_state(program, hyper) for hyper in hypers)
+    create = jax.jit(lambda hyper: create_train_state(program, hyper))
+    first, second = map(create, hypers)
     jax.tree.map(np.testing.assert_array_equal, first.params, second.params)
 
 

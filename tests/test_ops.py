@@ -37,11 +37,11 @@ def value_and_vjp(function, *args):
     """The value, and the gradients against a fixed random cotangent."""
 
     @jax.jit
-    def run(*args):
+    def run(dy, *args):
         y, vjp = jax.vjp(function, *args)
-        return y, vjp(random(9, y.shape))
+        return y, vjp(dy)
 
-    return run(*args)
+    return run(random(9, jax.eval_shape(function, *args).shape), *args)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -84,7 +84,7 @@ def test_convolutions_agree_under_vmap(stride):
     assert_close(*results, 1e-5)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 5), st.sampled_from([1, 2]), st.integers(1, 4))
 def test_convolution_of_any_shape(height, width, channels, stride, batch):
     x, kernel = random(0, (channels, height, width, batch)), random(1, (3, 3, channels, 4))

@@ -77,7 +77,7 @@ def test_schedule_is_pytorchs(kind, make):
 
 
 def test_weight_decay_acts_on_kernels_alone():
-    params = jax.tree.map(jnp.ones_like, model.init(jax.random.key(0))["params"])
+    params = jax.tree.map(jnp.ones_like, jax.jit(model.init)(jax.random.key(0))["params"])
     numbers = hyper(weight_decay=0.1, momentum=0.0, learning_rate=1.0)
     optimizer = optim.make_optimizer(OptimizerConfig(), numbers, STEPS, PER_EPOCH)
     updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
