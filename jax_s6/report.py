@@ -56,10 +56,6 @@ class Dashboard:
         """Wipes the bar."""
         self._progress.stop()
 
-    def describe(self, text: str) -> None:
-        """Says what is going on."""
-        self._progress.update(self._task, description=text)
-
     def epoch_done(self, row: Mapping[str, Any], images_per_second: float) -> None:
         """Advances by an epoch and prints its line."""
         progress = (

@@ -1,5 +1,7 @@
 """Strict JAX for every test, four simulated devices, and a small learnable data set."""
 
+from pathlib import Path
+
 import jax
 
 jax.config.update("jax_num_cpu_devices", 4)  # before the backend starts
@@ -20,6 +22,12 @@ def make_images(labels: np.ndarray, seed: int) -> np.ndarray:
     for image, label in zip(images, labels, strict=True):
         image[2 + 2 * label : 5 + 2 * label, 6:22] = 250
     return images
+
+
+def write_idx(path: Path, array: np.ndarray) -> None:
+    """Writes an array of bytes as an IDX file."""
+    header = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
+    path.write_bytes(header + array.astype(np.uint8).tobytes())
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -22,14 +22,10 @@ from jax_s6.data import load
 from jax_s6.distributed import DistributedConfig
 from jax_s6.errors import InputError
 from jax_s6.sweep import sweep
+from tests.conftest import write_idx
 
 SETTINGS = "--batch-size 32 --num-epochs 2 --rotation 0 --shift 0 --scale 0".split()
 GRID = "--learning-rate 0.01 0.02 0.05 --seed 1".split()
-
-
-def write_idx(path, array):
-    header = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
-    path.write_bytes(header + array.astype(np.uint8).tobytes())
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,9 @@ import pytest
 
 from jax_s6 import cli, train, weights
 from jax_s6.config import RECIPES
+from tests.conftest import write_idx
 
 SETTINGS = ["--num-epochs", "2", "--batch-size", "50", "--holdout", "100", "--learning-rate", "0.05"]
-
-
-def write_idx(path, array):
-    header = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
-    path.write_bytes(header + array.astype(np.uint8).tobytes())
 
 
 @pytest.fixture(scope="module")
