@@ -1,25 +1,32 @@
-"""Random affine warps of images, on the device: (keys, images) -> images."""
+"""Random affine and elastic warps of images, on the device: (keys, images) -> images."""
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jax_s6.config import Hyperparameters
 
+STRENGTHS = ("rotation", "shift", "scale", "shear", "elastic")
+ELASTIC_SMOOTHNESS = 4.0
+"""Standard deviation of the Gaussian that smooths an elastic displacement, in pixels (Simard et al., 2003)."""
+_NUM_WAVES = 6  # cosines along each axis; the others would hold less than 0.1 % of the displacement's variance
+
 
 def augment(keys: chex.PRNGKey, images: jax.Array, strengths: Hyperparameters) -> jax.Array:
-    """Rotates, shears, scales and shifts each image at random, in one bilinear resampling.
+    """Rotates, shears, scales, shifts and distorts each image at random, in one bilinear resampling.
 
     Args:
         keys: ``[batch]``, one an image, so that an image's warp does not depend on the rest of the batch.
         images: uint8 ``[batch, height, width, 1]``.
-        strengths: Of which ``rotation``, ``shift``, ``scale`` and ``shear``, in the units of ``AugmentConfig``: each
-            amount is uniform in ``[-strength, strength]``.
+        strengths: Of which those of ``STRENGTHS``, in the units of ``AugmentConfig``: each amount is uniform in
+            ``[-strength, strength]``, but ``elastic``, which is the root mean square of a displacement.
 
     Returns:
         float32 ``[batch, height, width, 1]`` in ``[0, 255]``; what comes from outside an image is 0.
     """
-    amounts = jax.vmap(lambda key: jax.random.uniform(key, (5,), minval=-1.0, maxval=1.0))(keys).T
+    affine_keys, elastic_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+    amounts = jax.vmap(lambda key: jax.random.uniform(key, (5,), minval=-1.0, maxval=1.0))(affine_keys).T
     angle = jnp.deg2rad(strengths.rotation) * amounts[0]
     shear = jnp.tan(jnp.deg2rad(strengths.shear) * amounts[1])
     zoom = 1 + strengths.scale * amounts[2]
@@ -27,11 +34,55 @@ def augment(keys: chex.PRNGKey, images: jax.Array, strengths: Hyperparameters) -
     # The inverse map, from an output pixel to where it is read: unshift, rotate back, unshear, unscale.
     cos, sin = jnp.cos(angle) / zoom, jnp.sin(angle) / zoom
     matrix = ((cos, sin), (-sin - shear * cos, cos - shear * sin))
-    return _warp(images, matrix, (shift_y, shift_x))
+    field = strengths.elastic * elastic_field(elastic_keys, images.shape[1], images.shape[2])
+    return _warp(images, matrix, (shift_y, shift_x), field)
 
 
-def _warp(images: jax.Array, matrix: tuple[tuple[jax.Array, ...], ...], shift: tuple[jax.Array, ...]) -> jax.Array:
-    """Reads every output pixel at ``matrix @ (pixel - centre - shift) + centre``, bilinearly; zero outside.
+def elastic_field(keys: chex.PRNGKey, height: int, width: int) -> jax.Array:
+    """Draws smooth displacements: white noise under a Gaussian, whose spectrum falls so fast that few cosines hold it.
+
+    Simard, Steinkraus and Platt, Best Practices for Convolutional Neural Networks Applied to Visual Document Analysis,
+    2003.
+
+    Args:
+        keys: ``[batch]``, one an image.
+        height: Of the images, in pixels.
+        width: Of the images, in pixels.
+
+    Returns:
+        float32 ``[2, height, width, batch]``: along y and along x, in pixels, each with mean square 1.
+    """
+    noise = jax.vmap(lambda key: jax.random.normal(key, (2, _NUM_WAVES, _NUM_WAVES)))(keys)
+    return jnp.einsum("bdij,yi,xj->dyxb", noise, _waves(height), _waves(width))
+
+
+def _waves(size: int) -> np.ndarray:
+    """The cosines along an axis, ``[size, waves]``, weighted by the Gaussian; the weights' squares add up to 1."""
+    wave, pixel = np.arange(_NUM_WAVES), np.arange(size)[:, None]
+    weights = np.exp(-0.5 * (np.pi * wave * ELASTIC_SMOOTHNESS / size) ** 2)
+    cosines = np.where(wave > 0, np.sqrt(2), 1.0) * np.cos(np.pi * wave * (pixel + 0.5) / size)
+    return (cosines * weights / np.sqrt((weights**2).sum())).astype(np.float32)
+
+
+def annealed(strengths: Hyperparameters, progress: jax.Array) -> Hyperparameters:
+    """Scales the strengths down towards the end of a run.
+
+    Args:
+        strengths: Of which those of ``augment`` and ``anneal_fraction``.
+        progress: float32, steps taken over the steps of the whole run, in [0, 1].
+
+    Returns:
+        The strengths times ``min(1, (1 - progress) / anneal_fraction)``; unchanged if that is 0.
+    """
+    left = (1 - progress) / jnp.where(strengths.anneal_fraction > 0, strengths.anneal_fraction, 1.0)
+    factor = jnp.where(strengths.anneal_fraction > 0, jnp.minimum(1.0, left), 1.0)
+    return strengths._replace(**{name: factor * getattr(strengths, name) for name in STRENGTHS})
+
+
+def _warp(
+    images: jax.Array, matrix: tuple[tuple[jax.Array, ...], ...], shift: tuple[jax.Array, ...], field: jax.Array
+) -> jax.Array:
+    """Reads every output pixel at ``matrix @ (pixel - centre - shift) + centre + field``, bilinearly; zero outside.
 
     The four neighbours of a pixel are packed into one 32-bit word, so that a pixel costs one gather, not four.
     """
@@ -42,8 +93,8 @@ def _warp(images: jax.Array, matrix: tuple[tuple[jax.Array, ...], ...], shift: t
     x = jnp.arange(width, dtype=jnp.float32)[None, :, None] - centre_x - shift[1][None, None]
     (yy, yx), (xy, xx) = ((entry[None, None] for entry in row) for row in matrix)
     # From one pixel outside on, all that is read is zero; the clip keeps the gather inside the table.
-    source_y = jnp.clip(yy * y + yx * x + centre_y, -1, height) + 1
-    source_x = jnp.clip(xy * y + xx * x + centre_x, -1, width) + 1
+    source_y = jnp.clip(yy * y + yx * x + centre_y + field[0], -1, height) + 1
+    source_x = jnp.clip(xy * y + xx * x + centre_x + field[1], -1, width) + 1
     row, column = jnp.floor(source_y), jnp.floor(source_x)
     index = (row * (width + 2) + column).astype(jnp.int32).reshape(height * width, -1)
     packed = jnp.take_along_axis(table, index, axis=0, mode="promise_in_bounds").reshape(row.shape)

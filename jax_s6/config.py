@@ -99,7 +99,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """Strengths of the random affine warp of each training image; all 0: none."""
+    """Strengths of the random warp of each training image; all 0: none."""
 
     rotation: float = 0.0
     """Largest rotation, in degrees, 0 to 180."""
@@ -109,15 +109,20 @@ class AugmentConfig:
     """Largest relative change of size along each axis, 0 to 0.9."""
     shear: float = 0.0
     """Largest shear, in degrees, 0 to 45."""
+    elastic: float = 0.0
+    """Root mean square of an elastic displacement along each axis, in pixels, 0 to 7."""
+    anneal_fraction: float = 0.0
+    """Last share of the run over which all strengths fall to 0 along a straight line, in [0, 1]; 0: they never do."""
 
     def __post_init__(self) -> None:
-        for name, high in (("rotation", 180), ("shift", 14), ("scale", 0.9), ("shear", 45)):
+        for name, high in (("rotation", 180), ("shift", 14), ("scale", 0.9), ("shear", 45), ("elastic", 7)):
             _require_range(self, name, 0, high)
+        _require_range(self, "anneal_fraction", 0, 1)
 
     @property
     def enabled(self) -> bool:
         """Whether any strength is above 0."""
-        return max(self.rotation, self.shift, self.scale, self.shear) > 0
+        return max(self.rotation, self.shift, self.scale, self.shear, self.elastic) > 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,6 +216,8 @@ class Hyperparameters(NamedTuple):
     shift: Any
     scale: Any
     shear: Any
+    elastic: Any
+    anneal_fraction: Any
 
     @classmethod
     def of(cls, config: TrainConfig) -> "Hyperparameters":

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from jax_s6.augment import STRENGTHS
 from jax_s6.config import AugmentConfig, Hyperparameters, ModelConfig, OptimizerConfig, TrainConfig
 from jax_s6.errors import InputError
 
@@ -154,7 +155,7 @@ def _groups(plan: Plan) -> tuple[Group, ...]:
     """
     columns = plan.columns
     uses_dropout = np.maximum.reduce([columns[f"dropout_conv{i}"] for i in (1, 2, 3)]) > 0
-    augments = np.maximum.reduce([columns[name] for name in ("rotation", "shift", "scale", "shear")]) > 0
+    augments = np.maximum.reduce([columns[name] for name in STRENGTHS]) > 0
     keys = [np.unique(c, return_inverse=True)[1] for c in (*(columns[name] for name in STATIC), uses_dropout, augments)]
     _, first, inverse = np.unique(np.stack(keys), axis=1, return_index=True, return_inverse=True)
     return tuple(

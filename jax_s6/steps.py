@@ -8,7 +8,7 @@ import jax.flatten_util
 import jax.numpy as jnp
 import optax
 
-from jax_s6.augment import augment
+from jax_s6.augment import annealed, augment
 from jax_s6.config import Hyperparameters
 from jax_s6.state import Keys, Program, TrainState
 
@@ -99,7 +99,8 @@ def train_step(
         return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, state.step), positions)
 
     if config.augment.enabled:
-        images = augment(image_keys(keys.augment), images, hyper)
+        strengths = annealed(hyper, state.step.astype(jnp.float32) / program.num_steps)
+        images = augment(image_keys(keys.augment), images, strengths)
     dropout_keys = image_keys(keys.dropout) if config.model.uses_dropout else None
     (_, (batch_stats, metrics)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
         state.params, state.batch_stats, program, hyper, images, labels, dropout_keys

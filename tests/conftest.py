@@ -10,10 +10,14 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 jax.devices()  # starts the backend, so that no command under test divides it otherwise
 
+import hypothesis  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 from jax_s6.data import Dataset  # noqa: E402
+
+hypothesis.settings.register_profile("untimed", deadline=None)  # a slow machine is not a failure
+hypothesis.settings.load_profile("untimed")
 
 
 def make_images(labels: np.ndarray, seed: int) -> np.ndarray:

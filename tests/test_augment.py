@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from jax_s6 import augment as module
-from jax_s6.augment import augment
+from jax_s6.augment import annealed, augment
+from jax_s6.config import RECIPES, Hyperparameters
 
 IDENTITY = ((1.0, 0.0), (0.0, 1.0))
 
@@ -18,7 +19,7 @@ def images(count=4):
 
 
 def strengths(**values):
-    zero = dict(rotation=0.0, shift=0.0, scale=0.0, shear=0.0)
+    zero = dict(rotation=0.0, shift=0.0, scale=0.0, shear=0.0, elastic=0.0)
     return SimpleNamespace(**{name: jnp.float32(value) for name, value in (zero | values).items()})
 
 
@@ -29,7 +30,29 @@ def keys(count=4, seed=0):
 def warp(images, matrix, shift):
     full = lambda value: jnp.full(len(images), value, jnp.float32)  # noqa: E731
     matrix = tuple(tuple(full(entry) for entry in row) for row in matrix)
-    return np.asarray(module._warp(images, matrix, tuple(full(s) for s in shift)))
+    still = jnp.zeros((2, 28, 28, len(images)))
+    return np.asarray(module._warp(images, matrix, tuple(full(s) for s in shift), still))
+
+
+def test_elastic_displacement_is_white_noise_under_a_gaussian():
+    field = np.asarray(jax.jit(lambda k: module.elastic_field(k, 28, 28))(keys(4000)))
+    assert field.mean() == pytest.approx(0, abs=0.02) and (field**2).mean() == pytest.approx(1, abs=0.03)
+    assert abs((field[0] * field[1]).mean()) < 0.02, "x and y must be independent"
+    # Far from the edges, the correlation of Gaussian-smoothed noise at distance d is exp(-d^2 / (4 sigma^2)).
+    middle = field[:, 14, 8]
+    for distance in (2, 4, 8):
+        correlation = (middle * field[:, 14, 8 + distance]).mean() / (middle**2).mean()
+        assert correlation == pytest.approx(np.exp(-(distance**2) / (4 * module.ELASTIC_SMOOTHNESS**2)), abs=0.12)
+
+
+def test_annealing_falls_to_nothing_over_the_last_share_of_a_run():
+    hyper = Hyperparameters.of(RECIPES["best"])._replace(rotation=10.0, shift=2.0, anneal_fraction=0.25)
+    for progress, factor in ((0.0, 1.0), (0.75, 1.0), (0.875, 0.5), (1.0, 0.0)):
+        got = annealed(jax.tree.map(jnp.float32, hyper), jnp.float32(progress))
+        assert got.rotation == pytest.approx(10 * factor) and got.shift == pytest.approx(2 * factor)
+        assert got.learning_rate == jnp.float32(hyper.learning_rate)
+    never = annealed(jax.tree.map(jnp.float32, hyper._replace(anneal_fraction=0.0)), jnp.float32(1.0))
+    assert never.rotation == 10
 
 
 def test_zero_strength_is_the_identity():

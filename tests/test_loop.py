@@ -13,12 +13,13 @@ from jax_s6 import loop
 from jax_s6.config import RECIPES, AugmentConfig, Hyperparameters, ModelConfig, TrainConfig
 from jax_s6.state import Program, create_train_state
 
-# Everything on: augmentation, dropout, momentum, a schedule.
+# Everything on: augmentation that ends, dropout, momentum, a schedule.
 CONFIG = dataclasses.replace(
     RECIPES["best"],
     batch_size=32,
     num_epochs=2,
     label_smoothing=0.05,
+    augment=AugmentConfig(rotation=10.0, shift=2.0, scale=0.1, elastic=0.5, anneal_fraction=0.5),
     model=ModelConfig(dropout_conv1=0.1, dropout_conv2=0.1, dropout_conv3=0.1),
 )
 
