@@ -29,6 +29,7 @@ ARMS = {
     "elastic 0.8, batch 256, peak 0.25": ELASTIC | {"batch_size": 256, "learning_rate": 0.25},
     "elastic 0.8, peak 0.3": ELASTIC | {"learning_rate": 0.3},
     "elastic 0.8, label smoothing 0.02": ELASTIC | {"label_smoothing": 0.02},
+    "the same as with elastic 0.8, contrast 0.5": ELASTIC | {"contrast": 0.5},
     "elastic 1.2": ELASTIC | {"elastic": 1.2},
     "elastic 0.8, annealed over the last half": ELASTIC | {"anneal_fraction": 0.5},
     "elastic 0.8, weight decay 1e-4": ELASTIC | {"weight_decay": 1e-4},
