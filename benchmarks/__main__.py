@@ -17,7 +17,7 @@ from jax_s6 import cli
 from jax_s6.errors import InputError
 
 PROG = "python -m benchmarks"
-NAMES = ("train_step", "sweep", "predict")
+NAMES = ("train_step", "sweep", "scaling", "epoch", "time_to_accuracy", "predict", "start_up", "roofline", "quality")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,30 @@
+"""How long from the command to the first training step?"""
+
+from benchmarks.harness import Arm, Question
+
+QUESTION = Question(
+    name="start_up",
+    title="From starting Python to the first training step, decoded data in the cache",
+    arms=(
+        Arm("ours, programs compiled", "benchmarks.start_up_arms:ours", {"cold": True}),
+        Arm("ours, programs in the cache", "benchmarks.start_up_arms:ours", {"cold": False}, quick=True),
+        Arm("PyTorch eager", "benchmarks.start_up_arms:torch", {"mode": "eager"}, {"torch": "torch"}, True, quick=True),
+        Arm(
+            "PyTorch compiled, empty cache",
+            "benchmarks.start_up_arms:torch",
+            {"mode": "compiled"},
+            {"torch": "torch"},
+            True,
+        ),
+    ),
+    axis="recipe",
+    cases=("best",),
+    quick_cases=("best",),
+    unit="s",
+    value="seconds",
+    higher_is_better=False,
+    rounds=3,
+    quick_rounds=1,
+    check=None,
+    note="Each start is a new process; the parts, in seconds, are those of the last one.",
+)
