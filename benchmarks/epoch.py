@@ -3,7 +3,6 @@
 from benchmarks.harness import Arm, Question
 
 TORCH = {"torch": "torch"}
-VISION = {"torch": "torch", "torchvision": "torchvision"}
 
 QUESTION = Question(
     name="epoch",
@@ -21,17 +20,17 @@ QUESTION = Question(
             quick=True,
         ),
         Arm(
-            "PyTorch DataLoader, torchvision RandomAffine, 2 workers",
+            "PyTorch DataLoader, affine warp image by image, 2 workers",
             "benchmarks.recipe_torch:epoch",
             {"source": "loader"},
-            VISION,
+            TORCH,
             peer=True,
         ),
         Arm(
             "PyTorch, the notebook's loop, no augmentation",
             "benchmarks.recipe_torch:epoch",
             {"source": "notebook"},
-            VISION,
+            TORCH,
             peer=True,
         ),
     ),
@@ -46,6 +45,7 @@ QUESTION = Question(
     check=None,
     note=(
         "The batch is recipe best's; the notebook's loop has its own of 128, PyTorch's defaults, and an .item() a step."
-        " Every arm has been asked for the network's parameters."
+        " The DataLoader warps with Pillow, as torchvision's RandomAffine does. PyTorch trains with the SGD recipe of"
+        " time_to_accuracy."
     ),
 )

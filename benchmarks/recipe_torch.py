@@ -5,7 +5,9 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 
 from benchmarks import recipes, work
@@ -113,45 +115,43 @@ def epoch(*, images: int, source: str) -> Task:
 
 
 def _loader_epoch(config: TrainConfig, dataset: Any, source: str) -> Task:
-    """The input as tutorials have it: PIL images through torchvision's transforms, in a DataLoader."""
-    from PIL import Image
-    from torchvision import transforms
-
-    steps = [transforms.ToTensor(), transforms.Normalize((work.MEAN,), (work.STD,))]
-    strengths, shift = config.augment, config.augment.shift / 28
-    if source == "loader":
-        affine = transforms.RandomAffine(
-            strengths.rotation,
-            (shift, shift),
-            (1 - strengths.scale, 1 + strengths.scale),
-            interpolation=transforms.InterpolationMode.BILINEAR,
-        )
-        steps.insert(0, affine)
-    transform = transforms.Compose(steps)
+    """The input as tutorials have it: PIL images, transformed one by one in a DataLoader."""
     pairs = zip(dataset.train_images, dataset.train_labels, strict=True)
-    items = _Items([(Image.fromarray(image[..., 0]), int(label)) for image, label in pairs], transform)
+    images = [(Image.fromarray(image[..., 0]), int(label)) for image, label in pairs]
     if source == "loader":
+        items = _Items(images, config.augment)
         loader = torch.utils.data.DataLoader(items, config.batch_size, True, num_workers=2, drop_last=True)
         run = Run(config, len(items))
         return Task(lambda n: run.train(loader), len(items), parameters(run.net), repeatable=False)
-    loader = torch.utils.data.DataLoader(items, 128, shuffle=True)
+    loader = torch.utils.data.DataLoader(_Items(images, AugmentConfig()), 128, shuffle=True)
     net = Net(0.25)
     optimizer = torch.optim.SGD(net.parameters(), 0.01, 0.9)
-    return Task(lambda n: _notebook_epoch(net, optimizer, loader), len(items), parameters(net), repeatable=False)
+    return Task(lambda n: _notebook_epoch(net, optimizer, loader), len(images), parameters(net), repeatable=False)
 
 
 class _Items(torch.utils.data.Dataset):
-    """PIL images, transformed when asked for."""
+    """PIL images; warped, made tensors and normalised when asked for, by what torchvision's transforms call."""
 
-    def __init__(self, items: list[Any], transform: Any):
-        self._items, self._transform = items, transform
+    def __init__(self, items: list[Any], strengths: AugmentConfig):
+        self._items, self._strengths = items, strengths
 
     def __len__(self) -> int:
         return len(self._items)
 
     def __getitem__(self, index: int) -> Any:
         image, label = self._items[index]
-        return self._transform(image), label
+        if self._strengths.enabled:
+            image = image.transform(image.size, Image.Transform.AFFINE, self._matrix(), Image.Resampling.BILINEAR)
+        x = torch.from_numpy(np.array(image)).float().div_(255)
+        return x.sub_(work.MEAN).div_(work.STD)[None], label
+
+    def _matrix(self) -> tuple[float, ...]:
+        """Draws an inverse affine map about the image's centre, as torchvision's RandomAffine does."""
+        angle, x, y, scale = (torch.rand(4) * 2 - 1).tolist()
+        angle, zoom = math.radians(self._strengths.rotation) * angle, 1 + self._strengths.scale * scale
+        cos, sin = math.cos(angle) / zoom, math.sin(angle) / zoom
+        x, y = 14 + self._strengths.shift * x, 14 + self._strengths.shift * y
+        return cos, sin, 14 - cos * x - sin * y, -sin, cos, 14 + sin * x - cos * y
 
 
 def _notebook_epoch(net: Any, optimizer: Any, loader: Any) -> None:

@@ -1,5 +1,6 @@
 """PyTorch's arms of a sweep: one lane after another, one process a core, or ``torch.func``'s ensemble."""
 
+import contextlib
 import multiprocessing
 import os
 from typing import Any
@@ -70,9 +71,10 @@ def _serve(pipe: Any, settings: dict[str, Any]) -> None:
     end_with_parent()
     task = sequential(threads=1, **settings)
     pipe.send((task.num_params, task.losses, task.compile_seconds))
-    while True:
-        task.run(pipe.recv())
-        pipe.send(None)
+    with contextlib.suppress(EOFError):  # the other end went away
+        while True:
+            task.run(pipe.recv())
+            pipe.send(None)
 
 
 def ensemble(*, lanes: int, threads: int, batch: int = 64, steps: int = 2) -> Task:
