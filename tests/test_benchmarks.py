@@ -262,6 +262,7 @@ def test_reference_losses_are_pytorchs_in_float64():
     from benchmarks import lax_arms
     from tests.parity.reference import Net
 
+    torch.set_num_threads(1)  # the test run has a worker a core
     net = Net().double()
     net.load_state_dict({k: torch.from_numpy(v).double() for k, v in work.state_dict().items()}, strict=False)
     images, labels = work.digits(16)
