@@ -1,0 +1,193 @@
+"""The suite's command: ``python -m benchmarks [NAME ...]``."""
+
+import dataclasses
+import importlib
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from benchmarks import harness, plots, report, results
+from jax_s6 import cli
+from jax_s6.errors import InputError
+
+PROG = "python -m benchmarks"
+NAMES = ("train_step", "sweep", "scaling", "epoch", "time_to_accuracy", "predict", "start_up", "roofline", "quality")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """Compare throughput with what people use today, on the machine at hand."""
+
+    names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """Questions, all if none: train_step sweep scaling epoch time_to_accuracy predict start_up roofline quality."""
+    quick: bool = False
+    """Few arms, cases and rounds: two minutes on two cores."""
+    list: bool = False
+    """List questions and arms, and what is not installed; measure nothing."""
+    out: Path = Path("runs/benchmarks")
+    """Where results.json, report.md and a picture a question go; those of an earlier run are replaced."""
+    compare: Path | None = None
+    """A results.json to compare with: exit status 1 if something got slower beyond its noise and the threshold."""
+    threshold: float = 0.1
+    """The loss of speed that is a regression, a fraction, 0 to 1."""
+    results: Path | None = None
+    """Report on, and compare, this results.json instead of measuring."""
+    arms: tuple[str, ...] = ()
+    """Only arms with one of these parts in their name."""
+    cases: tuple[str, ...] = ()
+    """Only these values of the questions' axes."""
+    rounds: int | None = None
+    """Samples an arm and case, >= 1; the question's own number if not given."""
+    profile: Path | None = None
+    """A folder for profiler traces of every arm that can be traced, taken after the timing."""
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.names if name not in NAMES]
+        if unknown:
+            raise InputError(f"there is no benchmark {unknown[0]!r}; there are {', '.join(NAMES)}")
+        if not 0 <= self.threshold <= 1:
+            raise InputError(f"threshold must be >= 0 and <= 1, got {self.threshold}")
+        if self.rounds is not None and self.rounds < 1:
+            raise InputError(f"rounds must be >= 1, got {self.rounds}")
+
+
+def load(name: str) -> harness.Question:
+    """Imports a question's file."""
+    return importlib.import_module(f"benchmarks.{name}").QUESTION
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What of a question is asked."""
+
+    question: harness.Question
+    arms: tuple[harness.Arm, ...]
+    cases: tuple[Any, ...]
+    rounds: int
+
+
+def select(command: Command) -> list[Selection]:
+    """Chooses questions, arms, cases and rounds.
+
+    Raises:
+        InputError: Nothing is left.
+    """
+    selections = []
+    for name in command.names or NAMES:
+        question = load(name)
+        cases = question.quick_cases if command.quick else question.cases
+        cases = tuple(case for case in cases if not command.cases or str(case) in command.cases)
+        arms = tuple(
+            arm
+            for arm in question.arms
+            if (arm.quick or not command.quick) and (not command.arms or any(part in arm.name for part in command.arms))
+        )
+        rounds = command.rounds or (question.quick_rounds if command.quick else question.rounds)
+        selections.append(Selection(question, arms, cases, rounds))
+    if not any(s.arms and s.cases for s in selections):
+        given = "arms and cases" + (" together with --quick" if command.quick else "")
+        raise InputError(f"{given} leave nothing to run: {PROG} --list shows what there is")
+    return selections
+
+
+def print_list(selections: Sequence[Selection]) -> None:
+    """Prints questions and arms."""
+    for selection in selections:
+        question = selection.question
+        cases = ", ".join(map(str, selection.cases))
+        print(f"{question.name}: {question.title}\n  {question.axis}: {cases or 'none (no short form)'}")
+        for arm in selection.arms:
+            where = "" if arm.cases is None else f" ({question.axis} {', '.join(map(str, arm.cases))})"
+            reason = harness.missing(arm)
+            print(f"  {'peer' if arm.peer else 'ours'}  {arm.name}{where}{f': not run, {reason}' if reason else ''}")
+
+
+def measure(command: Command, selections: Sequence[Selection]) -> dict[str, Any]:
+    """Asks the questions."""
+    start = time.perf_counter()
+
+    def say(text: str) -> None:
+        print(f"{time.perf_counter() - start:6.0f} s  {text}", file=sys.stderr, flush=True)
+
+    if os.getloadavg()[0] > 0.5:
+        say(f"warning: the load average is {os.getloadavg()[0]:.1f}: other work falsifies what is measured")
+    outcomes: list[harness.Outcome] = []
+    for selection in selections:
+        options = harness.Options(selection.rounds, 0.25 if command.quick else 0.5, command.profile, say)
+        with harness.Session(selection.question, options) as session:
+            for case in selection.cases:
+                outcomes += session.run_case(selection.arms, case)
+    for outcome in outcomes:
+        if outcome.not_run:
+            where = f"{outcome.question.name}, {outcome.question.axis} {outcome.case}"
+            say(f"not run: {where}: {outcome.arm.name}: {outcome.not_run}")
+    settings = {f.name: str(getattr(command, f.name)) for f in dataclasses.fields(command)}
+    return results.to_json(outcomes, {**settings, "seconds": time.perf_counter() - start})
+
+
+def write(out: Path, found: dict[str, Any]) -> str:
+    """Writes results, pictures and the report into a folder; returns the report.
+
+    Raises:
+        InputError: The folder cannot be written.
+    """
+    import json
+
+    questions = {name: load(name) for name in NAMES}
+    pictures = {}
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "results.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        entries = [item["extra_info"] for item in found["benchmarks"]]
+        for name in dict.fromkeys(entry["question"] for entry in entries):
+            pictures[name] = f"{name}.png"
+            mine = [entry for entry in entries if entry["question"] == name]
+            plots.plot(out / pictures[name], questions[name].title if name in questions else name, mine)
+        text = report.render(found, questions, pictures)
+        (out / "report.md").write_text(text, encoding="utf-8")
+        return text
+    except OSError as error:
+        raise InputError(f"out {out} cannot be written ({error.strerror}): give another folder") from None
+
+
+def print_changes(old: dict[str, Any], new: dict[str, Any], threshold: float) -> bool:
+    """Prints what got faster or slower; returns whether something got worse by more than the threshold."""
+    if old["machine_info"]["cpu"].get("brand_raw") != new["machine_info"]["cpu"].get("brand_raw"):
+        print("warning: the results are of different processors", file=sys.stderr)
+    changes = results.compare(old, new)
+    if not changes:
+        raise InputError("compare has nothing to compare: the two results have no arm and case in common")
+    for change in sorted(changes, key=lambda change: change.factor):
+        print(f"{change.factor:6.2f}x  {change.verdict:6}  (noise {change.noise:.0%})  {change.name}")
+    worse = results.regressions(changes, threshold)
+    for change in worse:
+        print(f"regression: {change.name}: {change.factor:.2f}x, threshold {threshold:.0%}", file=sys.stderr)
+    return bool(worse)
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Runs the command."""
+    command = cli.parse(Command, prog=PROG, args=args)
+    old = None if command.compare is None else results.read(command.compare)
+    if command.results is not None:
+        new = results.read(command.results)
+    else:
+        selections = select(command)
+        if command.list:
+            return print_list(selections)
+        new = measure(command, selections)
+    if command.results is None or old is None:
+        print(write(command.out, new))
+        print(f"results are in {command.out}")
+    if old is not None and print_changes(old, new, command.threshold):
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    cli.run(main)

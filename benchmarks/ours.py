@@ -1,0 +1,134 @@
+"""Our arms: the project's own Trainer, on a device a core."""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import work
+from benchmarks.jax_tools import compile_timed, count, trace
+from benchmarks.worker import Task
+from jax_s6 import backend, data, grid, lanes, loop, weights
+from jax_s6 import sweep as sweeps
+from jax_s6.config import RECIPES, AugmentConfig, Hyperparameters, ModelConfig, OptimizerConfig, TrainConfig
+from jax_s6.state import Program
+
+
+def make_config(batch: int, precision: str, convolution: str = "auto", augmented: bool = False) -> TrainConfig:
+    """The work of ``train_step`` as the project's settings."""
+    return TrainConfig(
+        batch_size=batch,
+        model=ModelConfig(convolution=convolution, precision=precision),  # pyright: ignore[reportArgumentType]
+        optimizer=OptimizerConfig(learning_rate=work.LEARNING_RATE, momentum=work.MOMENTUM),
+        augment=RECIPES["best"].augment if augmented else AugmentConfig(),
+    )
+
+
+def train_step(
+    *, batch: int, precision: str = "float32", convolution: str = "auto", augmented: bool = False, devices: Any = None
+) -> Task:
+    """One lane's epoch: a scan of as many steps as take about half a second, from uint8 images."""
+    backend.use_cpu_devices()
+    config = make_config(batch, precision, convolution, augmented)
+    steps = 4 if convolution == "xla" and jax.default_backend() == "cpu" else max(8, 4096 // batch)
+    images, labels = work.digits(steps * batch)
+    mesh = loop.make_mesh(backend.batch_devices(batch, devices))
+    trainer = loop.Trainer(Program(config, len(labels)), mesh)
+    hyper = lane_numbers(trainer, config)
+    train = trainer.put_shared(loop.Split(images, labels))
+    state = trainer.create(hyper)
+    num_params = count(state.params)
+    epoch, compile_seconds = compile_timed(trainer.train, hyper, state, jnp.int32(0), train)
+    holder = [state]
+
+    def run(n: int) -> None:
+        for _ in range(n):
+            holder[0], _ = epoch(hyper, holder[0], jnp.int32(0), train)
+        jax.block_until_ready(holder[0])
+
+    info = {"devices": len(mesh.devices.ravel()), "steps": steps}
+    losses, profile = check_losses(config, mesh), functools.partial(trace, run)
+    return Task(run, len(labels), num_params, losses, compile_seconds, info=info, profile=profile)
+
+
+def lane_numbers(trainer: loop.Trainer, config: TrainConfig, num_lanes: int = 1) -> Hyperparameters:
+    """The same numbers for each lane, on the devices."""
+    return trainer.put_lanes(Hyperparameters(*([value] * num_lanes for value in Hyperparameters.of(config))))
+
+
+def check_losses(config: TrainConfig, mesh: Any, width: int = 1) -> list[float]:
+    """Trains on the reference's batch and weights for two steps; returns each step's loss, the worst lane's.
+
+    An epoch of one step is a whole batch in some order, and its mean loss does not depend on the order. Augmentation
+    stays in the program, with strengths of 0, for which it is the identity.
+    """
+    batch, num_lanes = config.batch_size, mesh.shape[loop.LANE_AXIS] * width
+    trainer = loop.Trainer(Program(config, batch), mesh, width)
+    strengths = {f.name for f in dataclasses.fields(AugmentConfig)} & set(Hyperparameters._fields)
+    numbers = Hyperparameters.of(config)._replace(**dict.fromkeys(strengths, 0.0))
+    hyper = trainer.put_lanes(Hyperparameters(*([value] * num_lanes for value in numbers)))
+    params = weights.from_torch_state_dict(work.state_dict())["params"]
+    state = trainer.fetch(trainer.create(hyper))._replace(
+        params=jax.tree.map(lambda x: np.stack([x] * num_lanes), params)
+    )
+    state, split = trainer.put_state(state), trainer.put_shared(loop.Split(*work.digits(batch)))
+    losses = []
+    for epoch in range(2):
+        state, metrics = trainer.train(hyper, state, jnp.int32(epoch), split)
+        means = np.asarray(metrics.loss) / np.asarray(metrics.count)
+        losses.append(float(means[np.argmax(np.abs(means - np.median(means)))]))
+    return losses
+
+
+def sweep(
+    *,
+    lanes: int,
+    batch: int = 64,
+    width: int | None = None,
+    devices: int | None = None,
+    precision: str = "float32",
+    convolution: str = "auto",
+    sequential: bool = False,
+    images: int | None = None,
+) -> Task:
+    """Lanes as ``python -m jax_s6.sweep`` trains them, states on the host between epochs and all; or one by one."""
+    backend.use_cpu_devices()
+    config = make_config(batch, precision, convolution)
+    digits = work.digits(images or images_a_lane(lanes, batch))
+    trainer = group_trainer(config, np.linspace(0.005, 0.015, 1 if sequential else lanes), digits, devices, width)
+    trainer.create()
+    positions = np.arange(len(trainer.group.lanes))
+    start = time.perf_counter()
+    trainer.train_epoch(positions, lambda count: None)
+    first = time.perf_counter() - start
+
+    def run(n: int) -> None:
+        for _ in range(n * (lanes if sequential else 1)):
+            trainer.train_epoch(positions, lambda count: None)
+
+    at = trainer.arrangement
+    info = {"devices": len(at.devices), "width": at.width, "first_epoch_seconds": first, "images": len(digits[1])}
+    losses = check_losses(config, loop.make_mesh(at.devices, at.lane_devices), at.width)
+    num_params = count(trainer.state.params) // len(positions)  # pyright: ignore[reportOptionalMemberAccess]
+    return Task(run, lanes * len(digits[1]), num_params, losses, trainer.compile_seconds, info=info)
+
+
+def images_a_lane(lanes: int, batch: int) -> int:
+    """An epoch's images: enough for steps to outweigh what comes between epochs, and for a sample of seconds."""
+    return max(4 * batch, min(64 * batch, 64 * batch * 16 // lanes // batch * batch))
+
+
+def group_trainer(
+    config: TrainConfig, rates: Sequence[float] | np.ndarray, digits: Any, devices: int | None, width: int | None
+) -> lanes.GroupTrainer:
+    """The sweep's own trainer of lanes that differ in their rates; it judges two images, since peers judge none."""
+    images, labels = digits
+    plan = grid.make_plan(config, {"learning_rate": [float(rate) for rate in rates]})
+    dataset = data.Dataset("digits", images, labels, images[:2], labels[:2], 10, "")
+    chosen = None if devices is None else jax.devices()[:devices]
+    return sweeps.make_trainers(plan, dataset, chosen, width, sweeps.Listener(), False)[0]

@@ -1,0 +1,36 @@
+"""How quickly does the trained network judge one image, and how many a second?"""
+
+from benchmarks.harness import Arm, Question
+
+TORCH = {"torch": "torch"}
+ONNX = {"onnx": "onnx", "onnxruntime": "onnxruntime"}
+
+QUESTION = Question(
+    name="predict",
+    title="Logits of uint8 images, running statistics",
+    arms=(
+        Arm("ours float32", "benchmarks.predict_arms:ours", quick=True),
+        Arm("ours bf16", "benchmarks.predict_arms:ours", {"precision": "bf16"}, precision="bf16"),
+        Arm("ours, xla convolution", "benchmarks.predict_arms:ours", {"convolution": "xla"}),
+        *(
+            Arm(
+                f"PyTorch {mode} {precision}",
+                "benchmarks.predict_torch:predict",
+                {"mode": mode, "precision": precision},
+                TORCH,
+                peer=True,
+                precision=precision,
+                quick=(mode, precision) == ("eager", "float32"),
+            )
+            for precision in ("float32", "bf16")
+            for mode in ("eager", "compiled")
+        ),
+        Arm("ONNX Runtime", "benchmarks.onnx_arms:predict", requires=ONNX, peer=True, quick=True),
+    ),
+    axis="batch",
+    cases=(1, 1024),
+    quick_cases=(1, 1024),
+    quick_rounds=2,
+    check="predict",
+    note="The seconds of one image's prediction are one over the images/s at batch 1.",
+)

@@ -1,0 +1,36 @@
+"""Our arm of ``predict``: the compiled forward pass, from NumPy to NumPy."""
+
+import functools
+
+import jax
+import numpy as np
+
+from benchmarks import work
+from benchmarks.jax_tools import compile_timed, count, trace
+from benchmarks.worker import Task
+from jax_s6 import model, weights
+from jax_s6.config import ModelConfig
+
+
+def loss_of(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The mean cross-entropy over the 16 outputs."""
+    logits = np.asarray(logits, np.float64)
+    highest = logits.max(1, keepdims=True)
+    log_sum = highest[:, 0] + np.log(np.exp(logits - highest).sum(1))
+    return float((log_sum - logits[np.arange(len(labels)), labels]).mean())
+
+
+def ours(*, batch: int, precision: str = "float32", convolution: str = "auto") -> Task:
+    """One device; the network's weights are in memory, images come from the host each time."""
+    config = ModelConfig(convolution=convolution, precision=precision)  # pyright: ignore[reportArgumentType]
+    variables = jax.device_put(weights.from_torch_state_dict(work.state_dict()))
+    images, labels = work.digits(batch)
+    apply, seconds = compile_timed(jax.jit(model.create(config).apply), variables, images)
+
+    def run(n: int) -> None:
+        for _ in range(n):
+            np.asarray(apply(variables, images))
+
+    losses = [loss_of(apply(variables, images), labels)]
+    profile = functools.partial(trace, run)
+    return Task(run, batch, count(variables["params"]), losses, seconds, profile=profile)

@@ -1,0 +1,51 @@
+"""How much of what the machine can do does a training step use, and where does the rest go?"""
+
+from benchmarks.harness import Arm, Question
+
+PRECISIONS = ("float32", "bf16")
+TORCH = {"torch": "torch"}
+
+QUESTION = Question(
+    name="roofline",
+    title="Matrix products and copies at their best, and the training step beside them",
+    arms=(
+        *(
+            Arm(
+                f"peak: {p} products, JAX",
+                "benchmarks.roofline_arms:products",
+                {"precision": p},
+                {},
+                True,
+                p,
+                quick=True,
+            )
+            for p in PRECISIONS
+        ),
+        *(
+            Arm(f"peak: {p} products, PyTorch", "benchmarks.torch_peak:products", {"precision": p}, TORCH, True, p)
+            for p in PRECISIONS
+        ),
+        *(
+            Arm(f"training step {p}", "benchmarks.roofline_arms:step", {"precision": p}, precision=p, quick=True)
+            for p in PRECISIONS
+        ),
+        Arm("peak: copy, threads of NumPy", "benchmarks.roofline_arms:copy", {}, {}, True, "bytes", quick=True),
+        Arm(
+            "training step float32, least bytes", "benchmarks.roofline_arms:step", {"count": "bytes"}, precision="bytes"
+        ),
+    ),
+    axis="batch",
+    cases=(64,),
+    quick_cases=(64,),
+    unit="G(FLOP or B)/s",
+    rounds=5,
+    quick_rounds=2,
+    check=None,
+    note=(
+        "FLOPs are counted from the layers' shapes: two for each multiplication and addition of the convolutions and"
+        " of their two gradients (none for the images'), nothing else. Bytes are the least that a step moves if nothing"
+        " stays in the cache between layers: each layer's input and output once forward, and both and their gradients"
+        " once backward, in float32. A copy's bytes are those read and written. The ratio is the share that is reached;"
+        " time per operation is the sum over the devices' threads in one traced epoch."
+    ),
+)

@@ -1,0 +1,111 @@
+"""Starts of ``start_up``: processes that do what a training command does up to its first step, and say where time went.
+
+Ours is ``python -m jax_s6.train`` up to the compiled epoch; PyTorch's loads the same arrays and takes one step.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.worker import Task
+
+
+def ours(*, recipe: str, cold: bool) -> Task:
+    """Starts with or without compiled programs in the cache; the decoded data is there."""
+    from jax_s6 import data, data_cache
+    from jax_s6.config import DataConfig
+
+    data.load(DataConfig())
+    folder = tempfile.mkdtemp()
+    for path in data_cache.cache_folder().glob("*.npz"):
+        os.symlink(path, Path(folder) / path.name)
+    if not cold:
+        start(["ours", recipe], {"JAX_S6_CACHE": folder})
+
+    def run(n: int) -> dict[str, Any]:
+        for path in Path(folder).glob("xla-*/*") if cold else ():
+            path.unlink()
+        return start(["ours", recipe], {"JAX_S6_CACHE": folder})
+
+    return Task(run, 1, repeatable=False)
+
+
+def torch(*, recipe: str, mode: str) -> Task:
+    """Starts PyTorch; compiled code is made anew."""
+
+    def run(n: int) -> dict[str, Any]:
+        with tempfile.TemporaryDirectory() as folder:
+            return start(["torch", mode], {"TORCHINDUCTOR_CACHE_DIR": folder})
+
+    return Task(run, 1, repeatable=False)
+
+
+def start(arguments: list[str], environment: dict[str, str]) -> dict[str, Any]:
+    """Starts once; returns the seconds of the process, and a text with those of its parts."""
+    begin = time.perf_counter()
+    command = [sys.executable, "-m", "benchmarks.start_up_arms", *arguments]
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)
+    seconds = time.perf_counter() - begin
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip().splitlines()[-1])
+    parts = json.loads(done.stdout.splitlines()[-1])
+    parts["Python's own start and end"] = seconds - sum(parts.values())
+    return {"seconds": seconds, "text": "\n".join(f"- {name}: {value:.2f}" for name, value in parts.items())}
+
+
+class Laps:
+    """Seconds by part."""
+
+    def __init__(self) -> None:
+        self.parts: dict[str, float] = {}
+        self._begin = time.perf_counter()
+
+    def done(self, name: str) -> None:
+        """Ends a part."""
+        self.parts[name] = time.perf_counter() - self._begin - sum(self.parts.values())
+
+
+def start_ours(recipe: str) -> dict[str, float]:
+    """Does in this process what ``python -m jax_s6.train`` does."""
+    laps = Laps()
+    from jax_s6 import backend, data, data_cache, train
+
+    laps.done("imports")
+    command = train.parse_command(["--recipe", recipe])
+    backend.use_cpu_devices()
+    backend.use_compilation_cache(data_cache.cache_folder())
+    laps.done("command line")
+    dataset = data.load(command.run.data)
+    laps.done("data")
+    prepared = train.prepare(command.run, dataset)
+    laps.done("data to the devices")
+    train.compile_run(command.run, prepared)
+    laps.done("initial state, tracing and compilation")
+    return laps.parts
+
+
+def start_torch(mode: str) -> dict[str, float]:
+    """Imports PyTorch, reads the data, and takes a step of batch 64."""
+    laps = Laps()
+    import torch  # noqa: F401
+
+    from benchmarks import torch_arms
+
+    laps.done("imports")
+    batches = torch_arms.make_batches(64, 1, "channels_last")
+    laps.done("data")
+    trainer = torch_arms.Trainer(mode, "channels_last", "float32")
+    laps.done("network and optimizer")
+    trainer.step(*batches[0])
+    laps.done("first step" if mode == "eager" else "compilation and first step")
+    return laps.parts
+
+
+if __name__ == "__main__":
+    starts = {"ours": start_ours, "torch": start_torch}
+    print(json.dumps(starts[sys.argv[1]](sys.argv[2])))

@@ -1,0 +1,65 @@
+"""How many images a second do many networks train on, each with a learning rate of its own?"""
+
+from typing import Any
+
+from benchmarks.harness import Arm, Question
+
+TORCH = {"torch": "torch"}
+
+
+def ours(name: str, quick: bool = False, cases: tuple[int, ...] | None = None, **settings) -> Arm:
+    precision = settings.get("precision", "float32")
+    return Arm(name, "benchmarks.ours:sweep", settings, precision=precision, cases=cases, quick=quick)
+
+
+def torch(
+    arrangement: str, mode: str, precision: str, quick: bool = False, cases: tuple[int, ...] | None = None
+) -> Arm:
+    settings: dict[str, Any] = {"mode": mode, "layout": "channels_last", "precision": precision}
+    settings |= {"threads": 2} if arrangement == "sequential" else {}
+    how = {"processes": "a process a core", "sequential": "one by one, 2 threads"}[arrangement]
+    entry, name = f"benchmarks.torch_sweep:{arrangement}", f"PyTorch {mode} {precision}, {how}"
+    return Arm(name, entry, settings, TORCH, peer=True, precision=precision, cases=cases, quick=quick)
+
+
+QUESTION = Question(
+    name="sweep",
+    title="Training many networks of batch 64, no augmentation",
+    arms=(
+        ours("ours float32", quick=True),
+        ours("ours bf16", quick=True, precision="bf16"),
+        ours("ours float32, width 2", cases=(6, 16), width=2),
+        ours("ours float32, width 8", cases=(16,), width=8),
+        ours("ours float32, one by one on both cores", quick=True, cases=(1, 2, 6, 16), sequential=True),
+        Arm("Flax nn.Conv, vmap in a scan", "benchmarks.flax_arms:sweep", peer=True, cases=(1, 2, 6)),
+        *(
+            torch(arrangement, mode, precision, quick=(arrangement, mode) == ("processes", "eager"), cases=cases)
+            for precision in ("float32", "bf16")
+            for arrangement, mode, cases in (
+                ("processes", "eager", None),
+                ("sequential", "eager", (1, 2, 6, 16)),
+                ("processes", "compiled", (6,)),
+                ("sequential", "compiled", (6,)),
+            )
+        ),
+        Arm(
+            "PyTorch torch.func ensemble",
+            "benchmarks.torch_sweep:ensemble",
+            {"threads": 2},
+            TORCH,
+            peer=True,
+            cases=(2, 6, 16),
+        ),
+    ),
+    axis="lanes",
+    cases=(1, 2, 6, 16, 64, 256),
+    quick_cases=(6,),
+    unit="model-images/s",
+    rounds=5,
+    quick_rounds=2,
+    note=(
+        "Ours train by the sweep's own code (jax_s6.lanes), the lanes' states moved from and to the host around each"
+        " epoch of 64 batches, fewer from 64 lanes on. Every network trains on as many images in every arm but the"
+        " vmapped ones, whose rate does not depend on it and whose samples would take minutes."
+    ),
+)

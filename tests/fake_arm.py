@@ -1,0 +1,14 @@
+"""An arm for the tests of the benchmarks' processes: a millisecond of sleep, or what goes wrong. Imports little."""
+
+import os
+import time
+
+from benchmarks.worker import Task
+
+
+def prepare(*, batch: int, trouble: str = "") -> Task:
+    if trouble == "raises":
+        raise ValueError("no such thing")
+    if trouble == "dies":
+        os._exit(3)
+    return Task(lambda n: time.sleep(n * 1e-3), batch, 7 if trouble == "small" else 11_952, [1.0, 0.5])
