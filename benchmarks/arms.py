@@ -20,21 +20,24 @@ START = {"batch_size": 64, "learning_rate": 0.1}
 WIDER = {"batch_size": 128, "learning_rate": 0.15}
 ANNEALED = WIDER | {"anneal_fraction": 0.26}
 ELASTIC = ANNEALED | {"elastic": 0.8}
+DROPOUT = ELASTIC | {"dropout_conv1": 0.02, "dropout_conv2": 0.02}
 ARMS = {
     "batch 64, peak 0.1": START,
     "batch 128, peak 0.15": WIDER,
     "the same, augmentation annealed": ANNEALED,
     "the same, elastic 0.8": ELASTIC,
-    "the same, dropout 0.02 after conv1 and conv2": ELASTIC | {"dropout_conv1": 0.02, "dropout_conv2": 0.02},
-    "elastic 0.8, batch 256, peak 0.25": ELASTIC | {"batch_size": 256, "learning_rate": 0.25},
-    "elastic 0.8, peak 0.3": ELASTIC | {"learning_rate": 0.3},
-    "elastic 0.8, label smoothing 0.02": ELASTIC | {"label_smoothing": 0.02},
-    "the same as with elastic 0.8, contrast 0.5": ELASTIC | {"contrast": 0.5},
-    "elastic 1.2": ELASTIC | {"elastic": 1.2},
-    "elastic 0.8, annealed over the last half": ELASTIC | {"anneal_fraction": 0.5},
-    "elastic 0.8, weight decay 1e-4": ELASTIC | {"weight_decay": 1e-4},
+    "the same, dropout 0.02 after conv1 and conv2": DROPOUT,
+    "elastic 0.8, no dropout, contrast 0.5": ELASTIC | {"contrast": 0.5},
+    "dropout 0.02, contrast 0.5": DROPOUT | {"contrast": 0.5},
+    "dropout 0.05": DROPOUT | {"dropout_conv1": 0.05, "dropout_conv2": 0.05},
+    "dropout 0.02, batch 256, peak 0.25": DROPOUT | {"batch_size": 256, "learning_rate": 0.25},
+    "dropout 0.02, peak 0.3": DROPOUT | {"learning_rate": 0.3},
+    "dropout 0.02, label smoothing 0.02": DROPOUT | {"label_smoothing": 0.02},
+    "dropout 0.02, elastic 1.2": DROPOUT | {"elastic": 1.2},
+    "dropout 0.02, annealed over the last half": DROPOUT | {"anneal_fraction": 0.5},
+    "dropout 0.02, weight decay 1e-4": DROPOUT | {"weight_decay": 1e-4},
 }
-FIELDS = ("arm", "n", "validation_accuracy", "sd", "validation_loss", "train_loss", "settings")
+FIELDS: tuple[str, ...] = ("arm", "n", "validation_accuracy", "sd", "validation_loss", "train_loss", "settings")
 
 
 def main() -> None:
