@@ -110,7 +110,10 @@ def load_model(run: str | Path | None = None) -> Model:
         raise InputError(f"run {what}: give the folder of a finished run, or a safetensors file")
     names = _CLASS_NAMES.get(_dataset_of(file), ())
     class_names = (*names, *map(str, range(len(names), model.NUM_OUTPUTS)))
-    return Model(weights.load(file), class_names, str(file))
+    variables = weights.load(file)
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(variables)):
+        raise InputError(f"run {file} holds weights that are not finite: it diverged, so give another run")
+    return Model(variables, class_names, str(file))
 
 
 def weights_file(run: str | Path | None = None) -> Path:
