@@ -84,7 +84,7 @@ def page_data(folders: Sequence[Folder]) -> dict[str, Any]:
         "models": models,
         "lanes": lanes,
         "lanes_left_out": sum(folder.num_left_out for folder in folders),
-        "results": [result for folder in folders for result in folder.results],
+        "results": [{"folder": folder.name, **result} for folder in folders for result in folder.results],
         "layers": {"head": head, "rows": report_judge.layer_rows(load_model(DEFAULT_MODEL))},
         "part1": {"learning_rates": config.learning_rates, "errors": errors.round(8).tolist()},
     }

@@ -259,7 +259,7 @@ def test_hover_shows_values_and_sections_are_filled(open_page):
     page.locator("#rates").scroll_into_view_if_needed()
     page.hover("#rates .u-over")
     assert "final test accuracy" in page.get_attribute("#rates", "aria-label")
-    assert re.search(r"learning rate [\d.]+\nmean: \d", page.inner_text("#rates .tip"))
+    assert re.search(r"learning rate [\d.]+\n(.+, mean: \d|grid, lane: \d)", page.inner_text("#rates .tip"))
     assert "Diverged and not shown: 1 at 2." in page.inner_text("#lost")
     counts = {"#confusion tbody tr": 10, "#mistakes figure": 30, "#filters canvas": 16, "#score tbody tr": 6}
     assert {name: page.locator(name).count() for name in counts} == counts

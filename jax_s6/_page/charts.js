@@ -18,8 +18,9 @@ function drawChart(id, x, lines, labels) {
   host.replaceChildren(tip);
   const plot = new uPlot({
     ...size(), legend: { show: false }, padding: [8, 12, 0, 0],
-    scales: { x: { time: false, distr: labels.logX ? 3 : 1 }, y: { distr: labels.logY ? 3 : 1 } },
-    axes: [{ ...axis, label: labels.x, values: powers, ...(labels.wholeX ? { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000] } : {}) }, { ...axis, label: labels.y, size: 66, values: powers }],
+    scales: { x: { time: false, distr: labels.logX ? 3 : 1, ...(labels.logX ? { range: (_, low, high) => [low / 1.15, high * 1.15] } : {}) }, y: { distr: labels.logY ? 3 : 1 } },
+    axes: [{ ...axis, label: labels.x, values: powers, ...(labels.wholeX ? { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000] } : {}),
+      ...(labels.logX && x.length <= 12 ? { splits: () => x, filter: (_, splits) => splits } : {}) }, { ...axis, label: labels.y, size: 66, values: powers }],
     cursor: { drag: { x: true, y: false }, focus: { prox: 1e6 } },
     series: [{}, ...lines.map((line) => ({
       label: line.label, show: line.shown !== false, stroke: line.colour, width: line.points ? 0 : 2, dash: line.dash,

@@ -194,13 +194,15 @@ function showRates() {
   find("rates-section").hidden = new Set(report.results.map((r) => r.learning_rate)).size < 2 || rates.length === 0;
   find("lost").textContent = lost.length ? `Diverged and not shown: ${lost.length} at ${[...new Set(lost)].join(", ")}.` : "";
   if (find("rates-section").hidden) return;
-  const scores = rates.map((rate) => kept.filter((r) => r.learning_rate === rate).map((r) => 100 * r.test_accuracy));
-  const most = Math.min(40, Math.max(...scores.map((s) => s.length)));
-  const dots = most < 2 ? [] : Array.from({ length: most }, (_, k) =>
-    ({ label: "lane", values: scores.map((s) => s[k] ?? null), colour: colourOf("--soft"), points: true }));
-  const mean = scores.map((s) => s.reduce((a, b) => a + b, 0) / s.length);
-  drawChart("rates", rates, [{ label: "mean", values: mean, colour: colourOf("--accent") }, ...dots],
-    { x: "learning rate", y: "final test accuracy, %", logX: rates[0] > 0 });
+  const names = [...new Set(kept.map((r) => r.folder))];
+  const lines = names.flatMap((name, n) => {
+    const scores = rates.map((rate) => kept.filter((r) => r.folder === name && r.learning_rate === rate).map((r) => 100 * r.test_accuracy));
+    const colour = names.length < 2 ? colourOf("--accent") : lineColour(n, names.length), most = Math.max(...scores.map((s) => s.length));
+    const mean = scores.map((s) => (s.length ? s.reduce((a, b) => a + b) / s.length : null));
+    const dots = most < 2 ? [] : Array.from({ length: Math.min(40, most) }, (_, k) => ({ label: `${name}, lane`, values: scores.map((s) => s[k] ?? null), colour, points: true }));
+    return [{ label: `${name}, mean`, values: mean, colour }, ...dots];
+  });
+  drawChart("rates", rates, lines, { x: "learning rate", y: "final test accuracy, %", logX: rates[0] > 0 });
 }
 
 function showPart1() {
