@@ -69,20 +69,24 @@ class Dashboard:
         console.print(f"{text}  {row['seconds']:.1f} s  {images_per_second:,.0f} images/s", soft_wrap=True)
 
 
-def print_score_card(config: TrainConfig, summary: Mapping[str, Any]) -> None:
-    """Prints the assignment's requirements, each met or not met, judged by the final epoch."""
+def score_card(config: TrainConfig, summary: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
+    """Lists the assignment's requirements, what the run has, and whether it is met, judged by the final epoch."""
     rates = (config.model.dropout_conv1, config.model.dropout_conv2, config.model.dropout_conv3)
     dropout = f"rates {', '.join(f'{rate:g}' for rate in rates)}"
-    rows = (
+    return [
         ("parameters < 20,000", f"{summary['num_params']:,}", summary["num_params"] < MAX_PARAMS),
         ("epochs < 20", f"{summary['num_epochs']}", summary["num_epochs"] < MAX_EPOCHS),
         ("final test accuracy >= 99.4 %", f"{summary['test_accuracy']:.2%}", summary["test_accuracy"] >= GOAL),
         ("batch normalisation", "after each of 6 convolutions", True),
         ("dropout", dropout, config.model.uses_dropout),
         ("global average pooling", "before the log-softmax", True),
-    )
+    ]
+
+
+def print_score_card(config: TrainConfig, summary: Mapping[str, Any]) -> None:
+    """Prints the assignment's requirements, each met or not met."""
     table = Table("the assignment asks", "this run", "")
-    for asked, got, met in rows:
+    for asked, got, met in score_card(config, summary):
         table.add_row(asked, got, "[green]met[/]" if met else "[red]not met[/]")
     console.print(table)
 
@@ -176,3 +180,9 @@ def plot_curves(path: Path, rows: Sequence[Mapping[str, Any]], title: str) -> No
         axis.legend(loc="best")
     with replacing(path) as part:
         figure.savefig(part)
+
+
+if __name__ == "__main__":
+    from jax_s6 import cli, report_page
+
+    cli.run(report_page.main)

@@ -15,9 +15,20 @@ from typing import Annotated, Any, Literal
 import jax
 import tyro
 
-from jax_s6 import backend, cli, data, data_cache, distributed, report, sweep_estimate, sweep_report
+from jax_s6 import (
+    backend,
+    cli,
+    data,
+    data_cache,
+    distributed,
+    report,
+    sweep_estimate,
+    sweep_report,
+    tensorboard,
+    weights,
+)
 from jax_s6 import grid as grids
-from jax_s6.config import AugmentConfig, ModelConfig, OptimizerConfig, TrainConfig
+from jax_s6.config import AugmentConfig, ModelConfig, OptimizerConfig, TrainConfig, to_json
 from jax_s6.distributed import DistributedConfig
 from jax_s6.errors import InputError
 from jax_s6.grid import Plan
@@ -109,6 +120,8 @@ class SweepCommand:
     """Go on with the unfinished sweep in the output folder, given the same settings."""
     prune: bool = False
     """Drop the worse half of the lanes after epochs 1, 2, 4, ..., judged on the images that --holdout keeps."""
+    tensorboard: bool = False
+    """Also write each lane's scalars and hyper-parameters for TensorBoard, into the output folder."""
     dry_run: bool = False
     """Print lanes, groups, devices, estimated memory and time, and write nothing."""
     width: Literal["auto"] | int = "auto"
@@ -179,6 +192,8 @@ def _run(command: SweepCommand, plan: Plan) -> None:
             resume=command.resume, listener=listener,
         )  # fmt: skip
     if distributed.is_main():
+        if command.tensorboard:
+            tensorboard.write_sweep(command.out, result.rows, result.history, list(plan.grid))
         write_sweep(command.out, plan, result)
         sweep_report.say(f"results are in {command.out}")
 
@@ -228,5 +243,9 @@ def write_sweep(out: Path, plan: Plan, result: SweepResult) -> None:
     sweep_report.write_csv(out / "sweep.csv", result.rows)
     sweep_report.write_csv(out / "history.csv", result.history)
     sweep_report.plot_sweep(out / "sweep.png", result.rows, result.history, plan.grid)
+    best = result.summary["best_lane"]["lane"]  # predict, export and report take the folder for that lane's run
+    report.write_text(out / "config.json", to_json(grids.override(plan.config, plan.settings(best))))
+    with report.replacing(out / "params.safetensors") as part:
+        weights.save(part, jax.tree.map(lambda x: x[best], result.variables), {"lane": str(best)})
     report.write_json(out / "summary.json", sweep_report.finite(result.summary))
     shutil.rmtree(out / FOLDER, ignore_errors=True)

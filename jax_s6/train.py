@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from jax_s6 import backend, cli, data, data_cache, loop, model, report, weights
+from jax_s6 import backend, cli, data, data_cache, loop, model, report, tensorboard, weights
 from jax_s6.config import RECIPES, Hyperparameters, TrainConfig, from_json, to_json
 from jax_s6.errors import InputError
 from jax_s6.state import Program, TrainState
@@ -36,6 +36,8 @@ class TrainCommand:
     """Replace the run that is in the output folder."""
     devices: int | None = None
     """Devices that share each batch, a divisor of the batch size; on CPU as many as there are cores if not given."""
+    tensorboard: bool = False
+    """Also write scalars, first-layer filters and mistakes for TensorBoard, into the output folder."""
 
 
 class TrainResult(NamedTuple):
@@ -218,6 +220,8 @@ def main(args: Sequence[str] | None = None) -> None:
     report.print_layers()
     with report.Dashboard(config.num_epochs) as dashboard:
         result = train(config, dataset, prepared, on_epoch=dashboard.epoch_done)
+    if command.tensorboard:
+        tensorboard.write_run(out, result.history, result.variables, dataset)
     write_run(out, config, result)
     report.print_score_card(config, result.summary)
     report.console.print(f"results are in {out}", soft_wrap=True)

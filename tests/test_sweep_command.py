@@ -67,7 +67,9 @@ def parse(args, base=RECIPES["best"]):
 
 
 def test_files_are_those_of_the_issue_and_nothing_else(finished):
-    assert sorted(p.name for p in finished.iterdir()) == ["history.csv", "summary.json", "sweep.csv", "sweep.png"]
+    assert sorted(p.name for p in finished.iterdir()) == [
+        "config.json", "history.csv", "params.safetensors", "summary.json", "sweep.csv", "sweep.png",
+    ]  # fmt: skip
     rows, history = read_csv(finished / "sweep.csv"), read_csv(finished / "history.csv")
     assert list(rows[0])[:3] == ["lane", "learning_rate", "seed"]
     assert set(rows[0]) == {

@@ -1,0 +1,47 @@
+"""The commands under one name."""
+
+import subprocess
+import sys
+
+import pytest
+
+from jax_s6 import __main__ as entry
+from jax_s6 import cli
+
+
+@pytest.fixture(autouse=True)
+def arguments(monkeypatch):
+    monkeypatch.setattr(sys, "argv", list(sys.argv))  # which main changes
+
+
+def test_the_list_names_every_command_and_each_has_help(capsys):
+    entry.main([])
+    listed = capsys.readouterr().out
+    for name in entry.COMMANDS:
+        assert f"\n  {name} " in listed
+        with pytest.raises(SystemExit) as stop:
+            entry.main([name, "--help"])
+        text = capsys.readouterr().out
+        assert stop.value.code == 0 and "usage: " in text and name in text
+
+
+def test_a_command_runs_with_its_own_arguments(tmp_path, capsys):
+    (tmp_path / "words.png").write_text("words")
+    with pytest.raises(SystemExit) as stop:
+        cli.run(lambda: entry.main(["predict", str(tmp_path / "words.png")]))
+    assert stop.value.code == 2 and "cannot be read as a picture" in capsys.readouterr().err
+
+
+def test_an_unknown_command_is_one_sentence(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.run(lambda: entry.main(["trian"]))
+    assert stop.value.code == 2 and capsys.readouterr().err.startswith("error: command must be one of train, sweep")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion_knows_commands_and_flags(shell, tmp_path):
+    code = f"from jax_s6.__main__ import console; import sys; sys.argv[1:] = ['--tyro-write-completion', '{shell}',"
+    subprocess.run([sys.executable, "-c", f"{code} {str(tmp_path / 'file')!r}]; console()"], check=True)
+    text = (tmp_path / "file").read_text()
+    for word in ("predict", "--learning-rate", "--format", "--sheet", "--num-iterations"):
+        assert word in text, word
