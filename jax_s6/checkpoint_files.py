@@ -77,8 +77,25 @@ def read_text(path: Path) -> dict[str, Any]:
 def read_arrays(path: Path, files: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Reads a checkpoint's arrays, if its files are those that were written.
 
+    Args:
+        path: The checkpoint's folder.
+        files: The SHA-256 of each, as ``read_text`` returned them.
+
     Raises:
         DamagedError: They are not.
+    """
+    check_files(path, files)
+    try:
+        with _orbax(path) as checkpointer:
+            return dict(checkpointer.restore(path.absolute() / _ARRAYS))
+    except Exception as error:  # Orbax and TensorStore have no common exception; the checksums were right
+        raise DamagedError(f"Orbax cannot read it: {_first_line(error)}") from None
+
+
+def check_files(path: Path, files: Mapping[str, Any]) -> None:
+    """Raises DamagedError unless the folder has these files, with these checksums, and no others.
+
+    What the list names is never opened, only what is in the folder.
     """
     try:
         found = _checksums(path)
@@ -87,12 +104,7 @@ def read_arrays(path: Path, files: Mapping[str, Any]) -> dict[str, np.ndarray]:
     for name in {**files, **found}:
         if found.get(name) != files.get(name):
             trouble = "is missing" if name not in found else "has another checksum"
-            raise DamagedError(f"{name} {trouble if name in files else 'does not belong there'}")
-    try:
-        with _orbax(path) as checkpointer:
-            return dict(checkpointer.restore(path.absolute() / _ARRAYS))
-    except Exception as error:  # Orbax and TensorStore have no common exception; the checksums were right
-        raise DamagedError(f"Orbax cannot read it: {_first_line(error)}") from None
+            raise DamagedError(f"{name!r} {trouble if name in files else 'does not belong there'}")
 
 
 def _checksums(path: Path) -> dict[str, str]:

@@ -69,15 +69,20 @@ def test_stopped_three_times_it_ends_as_if_never_stopped(arguments, undisturbed,
     assert_same(results(out), undisturbed)
 
 
+@pytest.fixture(scope="module")
+def seconds(arguments, undisturbed, tmp_path_factory):
+    """The time that a run takes here, with its programs in the cache."""
+    begin = time.monotonic()
+    finish(start("train", [*arguments, "--out", str(tmp_path_factory.mktemp("timed") / "out")]))
+    return time.monotonic() - begin
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(20))
-def test_killed_at_a_random_instant(arguments, undisturbed, tmp_path, number):
-    """Long form: the instants are spread over the time that a run takes here, so some are after its end."""
+def test_killed_at_a_random_instant(arguments, undisturbed, seconds, tmp_path, number):
+    """Long form: the instants are spread over the time that a run takes here."""
     out = tmp_path / "out"
     arguments = [*arguments, "--out", str(out), "--resume"]
-    begin = time.monotonic()
-    finish(start("train", [*arguments[:-2], str(tmp_path / "timed")]))
-    seconds = time.monotonic() - begin
     process = start("train", arguments)
     time.sleep(random.uniform(seconds * number / 20, seconds * (number + 1) / 20))
     kill(process)
