@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from jax_s6 import backend, checkpoint, cli, data, data_cache, loop, model, report, run_folder, stopping, weights
+from jax_s6 import backend, checkpoint, cli, data, data_cache, loop, model, nans, report, run_folder, stopping, weights
 from jax_s6.checkpoint import CheckpointConfig
 from jax_s6.config import RECIPES, Hyperparameters, TrainConfig, from_json, to_json
 from jax_s6.errors import InputError
@@ -40,6 +40,8 @@ class TrainCommand:
     resume: bool = False
     """Go on with the unfinished run in the output folder, given the same settings; begin it if there is none."""
     checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
+    check_nans: bool = False
+    """End at the first epoch whose loss is not finite, and name the step and the tensor that went wrong."""
     devices: int | None = None
     """Devices that share each batch, a divisor of the batch size; on CPU as many as there are cores if not given."""
 
@@ -136,6 +138,7 @@ def train(
     *,
     on_epoch: Callable[[dict[str, Any], float], None] = lambda row, rate: None,
     keeper: Keeper | None = None,
+    check_nans: bool = False,
 ) -> TrainResult:
     """Trains one network.
 
@@ -145,12 +148,13 @@ def train(
         prepared: What ``prepare`` made of them; made here, for the devices that suit the platform, if None.
         on_epoch: Called after each epoch with its row of the history and its images per second.
         keeper: Keeps checkpoints, and knows where to go on; None for neither.
+        check_nans: Whether to end at the first epoch whose loss is not finite; a lane freezes there otherwise.
 
     Returns:
         The run. Accuracies are fractions of all images of a split; ``train_*`` are over the epoch, as it trained.
 
     Raises:
-        InputError: The settings do not fit the data, or a checkpoint cannot be written.
+        InputError: The settings do not fit the data, a checkpoint cannot be written, or ``check_nans`` found something.
     """
     prepared, keeper = prepared or prepare(config, dataset), keeper or Keeper()
     trainer, splits = prepared
@@ -161,10 +165,13 @@ def train(
     images_per_epoch = trainer.program.steps_per_epoch * config.batch_size
     with keeper:
         for epoch in range(len(history), config.num_epochs):
+            before = jax.device_get(state) if check_nans else None
             start = time.perf_counter()
             state, metrics = epoch_fn(hyper, state, jnp.int32(epoch), *splits)
             metrics = jax.device_get(metrics)
             seconds = time.perf_counter() - start
+            if before is not None:
+                nans.check_epoch(trainer.program, hyper, before, splits[0], epoch, metrics)
             history.append({"epoch": epoch + 1, **_rows(metrics), "seconds": seconds})
             on_epoch(history[-1], images_per_epoch / seconds)
             keeper.epoch_done(state, history, config.num_epochs)
@@ -244,7 +251,8 @@ def _run(command: TrainCommand, out: Path, stopper: stopping.Stopper) -> None:
         done = kept.epoch if kept else 0
         with report.Dashboard(config.num_epochs, done) as dashboard:
             keeper = Keeper(store, command.checkpoints, kept, stopper)
-            result = train(config, dataset, prepared, on_epoch=dashboard.epoch_done, keeper=keeper)
+            on_epoch, check_nans = dashboard.epoch_done, command.check_nans
+            result = train(config, dataset, prepared, on_epoch=on_epoch, keeper=keeper, check_nans=check_nans)
         write_run(out, config, result)
     report.print_score_card(config, result.summary)
     report.console.print(f"results are in {out}", soft_wrap=True)
