@@ -159,7 +159,7 @@ class Store:
     def _remove_old(self) -> None:
         """Removes all but the newest and the best."""
         found = sorted(epochs(self.folder))
-        best = max(found, key=lambda epoch: (self._score(epoch), -epoch))
+        best = max(found, key=lambda epoch: (self._score(epoch), -epoch), default=0)
         for epoch in found[: -self._keep]:
             if epoch != best or self._score(epoch) == -np.inf:
                 shutil.rmtree(self.folder / str(epoch), ignore_errors=True)

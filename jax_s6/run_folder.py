@@ -71,12 +71,19 @@ def _lock(out: Path) -> int:
             holder = os.read(descriptor, 200).decode(errors="replace").strip()
             os.close(descriptor)
             raise InputError(f"out {out} is being written by another run ({holder}): wait for it or give another --out")
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(descriptor), os.stat(out / LOCK)):
+        if _is_at(out / LOCK, descriptor):
+            with contextlib.suppress(OSError):  # on a full disk it is a lock without a name
                 os.truncate(descriptor, 0)
                 os.write(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode())
-                return descriptor
+            return descriptor
         os.close(descriptor)  # its holder has just removed it
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except OSError:
+        return False
 
 
 def _try_lock(descriptor: int) -> bool:

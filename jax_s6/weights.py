@@ -36,9 +36,16 @@ def _path_names(path: tuple[Any, ...]) -> tuple[str, ...]:
 
 
 def save(path: Path, variables: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
-    """Writes ``params`` and ``batch_stats`` as safetensors, with names such as ``params.conv1.conv_0.kernel``."""
+    """Writes ``params`` and ``batch_stats`` as safetensors, with names such as ``params.conv1.conv_0.kernel``.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
     leaves = jax.tree_util.tree_leaves_with_path(dict(variables))
-    save_file({".".join(_path_names(p)): np.asarray(x) for p, x in leaves}, path, metadata=dict(metadata or {}))
+    try:
+        save_file({".".join(_path_names(p)): np.asarray(x) for p, x in leaves}, path, metadata=dict(metadata or {}))
+    except SafetensorError as error:  # which a full disk ends in, too
+        raise OSError(0, str(error)) from error
     _sort_metadata(path)
 
 

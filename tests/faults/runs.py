@@ -3,11 +3,13 @@
 import contextlib
 import json
 import os
+import resource
 import shlex
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +63,17 @@ def wait_for(condition, process: subprocess.Popen[str]) -> None:
         assert process.poll() is None, f"it has ended: {process.communicate()}"
         assert time.monotonic() < deadline, "it takes too long"
         time.sleep(0.001)
+
+
+@contextlib.contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """Makes this process unable to write files of more than ``size`` bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def split_command(error: str) -> list[str]:

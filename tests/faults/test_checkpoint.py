@@ -1,10 +1,8 @@
 """Checkpoints: what is read is what was written or is refused; damage of any kind falls back to the one before."""
 
-import contextlib
 import errno
 import json
 import os
-import resource
 import shutil
 import subprocess
 import time
@@ -15,6 +13,7 @@ import pytest
 from jax_s6 import checkpoint, checkpoint_files
 from jax_s6.checkpoint import CheckpointConfig, Store
 from jax_s6.errors import InputError
+from tests.faults.runs import full_disk
 
 IDENTITY = {"learning_rate": 0.1, "grid": (1, 2), "data": "1234"}
 
@@ -188,17 +187,6 @@ def test_vanished_folder_is_said_and_not_made_again(folder):
     with pytest.raises(InputError, match=r"checkpoint .*3 cannot be written \(No such file or directory\)"):
         store.wait()
     assert not folder.parent.exists()
-
-
-@contextlib.contextmanager
-def full_disk(size):
-    """Makes this process unable to write files of more than ``size`` bytes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("size", [0, 100, 600])

@@ -6,10 +6,15 @@ import subprocess
 import sys
 import threading
 
+import jax
+import numpy as np
 import pytest
 
+from jax_s6 import model, train
+from jax_s6.config import RECIPES
 from jax_s6.errors import InputError
 from jax_s6.run_folder import LOCK, claimed, needs_work
+from tests.faults.runs import full_disk
 
 HOLD = "import sys, time; from pathlib import Path; from jax_s6.run_folder import claimed\n"
 HOLD += "with claimed(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(100)"
@@ -96,3 +101,24 @@ def test_what_is_there_decides(tmp_path, files, flags, wanted):
     else:
         with pytest.raises(InputError, match=wanted):
             needs_work(tmp_path, **flags)
+
+
+def test_results_on_a_full_disk_are_whole_or_not_there(tmp_path):
+    """Each level is full at another file; the summary, which says that all is there, is the last."""
+    variables = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(model.init, jax.random.key(0)))
+    names = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "seconds")
+    result = train.TrainResult(variables, [{"epoch": 1, **dict.fromkeys(names, 0.5)}], {"text": "x" * 100_000})
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    train.write_run(whole, RECIPES["best"], result)
+    for number, size in enumerate((0, 1000, 20_000, 60_000)):
+        out = tmp_path / str(number)
+        out.mkdir()
+        with full_disk(size), pytest.raises(InputError, match="cannot be written .*: free the disk"):
+            train.write_run(out, RECIPES["best"], result)
+        left = [path.name for path in out.iterdir()]
+        assert "summary.json" not in left
+        for name in left:
+            assert (out / name).read_bytes() == (whole / name).read_bytes()
+    with full_disk(0), claimed(tmp_path / "locked"):
+        pass
