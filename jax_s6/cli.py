@@ -11,6 +11,7 @@ from typing import NoReturn, TypeVar
 import tyro
 
 from jax_s6.errors import InputError
+from jax_s6.stopping import Stopped
 
 T = TypeVar("T")
 
@@ -46,11 +47,20 @@ def parse(kind: type[T], *, prog: str, default: T | None = None, args: Sequence[
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs a command; what the user got wrong ends in one sentence on standard error and exit status 2."""
+    """Runs a command.
+
+    What the user got wrong ends in one sentence on standard error and exit status 2; a signal in how to go on, and 130
+    or 143.
+    """
     try:
         main()
     except InputError as error:
         fail(str(error))
+    except Stopped as stop:
+        print(stop, file=sys.stderr)
+        raise SystemExit(stop.status) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
     except BrokenPipeError:  # the reader of a pipe went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -15,6 +15,7 @@ from jax.errors import JaxRuntimeError
 from jax.experimental import multihost_utils
 
 from jax_s6.errors import InputError
+from jax_s6.stopping import Stopped
 
 CONNECT_SECONDS = 45
 HEARTBEAT_SECONDS = 30
@@ -110,6 +111,10 @@ def ending_together() -> Iterator[None]:
         if jax.process_count() == 1:
             raise
         _end(str(error), 2)
+    except Stopped as stop:
+        if jax.process_count() == 1:
+            raise
+        _end(str(stop), stop.status)
     except BaseException:
         if jax.process_count() == 1:
             raise
@@ -118,7 +123,7 @@ def ending_together() -> Iterator[None]:
 
 
 def _end(message: str, status: int) -> None:
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    print(message if status > 128 else f"error: {message}", file=sys.stderr, flush=True)
     os._exit(status)
 
 

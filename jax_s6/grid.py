@@ -70,7 +70,8 @@ class Plan:
 
     def settings(self, lane: int) -> dict[str, Any]:
         """Returns a lane's value of each setting, as plain Python values."""
-        return {name: column[lane].item() for name, column in self.columns.items()}
+        # tolist and not item: a column of numbers beyond int64 holds Python's own
+        return {name: column[lane : lane + 1].tolist()[0] for name, column in self.columns.items()}
 
     def hyperparameters(self, lanes: np.ndarray) -> Hyperparameters:
         """Returns the traced numbers of some lanes, arrays ``[n]``."""

@@ -38,14 +38,14 @@ def print_layers() -> None:
 class Dashboard:
     """A live bar for the terminal; nothing where standard output is not one. Its methods may be called from the run."""
 
-    def __init__(self, num_epochs: int):
-        """Lays out the bar."""
+    def __init__(self, num_epochs: int, done: int = 0):
+        """Lays out the bar, for a run that has ``done`` some of its epochs before."""
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
         self._progress = Progress(
             *columns, TextColumn("left"), TimeRemainingColumn(), console=console, transient=True,
             disable=not console.is_terminal,
         )  # fmt: skip
-        self._task = self._progress.add_task("compiling, then epoch 1", total=num_epochs)
+        self._task = self._progress.add_task(f"compiling, then epoch {done + 1}", total=num_epochs, completed=done)
 
     def __enter__(self) -> "Dashboard":
         """Starts drawing."""

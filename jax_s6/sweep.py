@@ -12,12 +12,14 @@ import numpy as np
 from jax_s6 import data, distributed
 from jax_s6 import grid as grids
 from jax_s6.arrangement import Arrangement, arrange
+from jax_s6.checkpoint import CheckpointConfig
 from jax_s6.config import TrainConfig
 from jax_s6.errors import InputError
 from jax_s6.grid import Plan
 from jax_s6.lanes import GroupTrainer, SharedData
+from jax_s6.stopping import Stopper
 from jax_s6.sweep_result import SweepResult, best_lane, judge, make_result, ranking
-from jax_s6.sweep_state import Records, Store, fingerprint
+from jax_s6.sweep_state import Keeper, Records, sweep_identity
 
 
 class Listener:
@@ -45,7 +47,7 @@ class _Sweep:
     records: Records
     listener: Listener
     prune: bool
-    store: Store | None
+    keeper: Keeper
 
     def run(self) -> None:
         """Trains all groups to the end, or from rung to rung."""
@@ -55,12 +57,13 @@ class _Sweep:
             for number, trainer in enumerate(self.trainers):
                 while trainer.epoch < min(stop, trainer.group.config.num_epochs):
                     self._train_epoch(number, trainer)
-            if stop in rungs:
+            if stop in rungs and stop > self.records.rung:
                 self._drop_worse_half(stop)
 
     def _train_epoch(self, number: int, trainer: GroupTrainer) -> None:
         records, lanes, start = self.records, trainer.group.lanes, time.perf_counter()
-        live = records.pruned_at[lanes] == 0
+        pruned_at = records.pruned_at[lanes]
+        live = (pruned_at == 0) | (pruned_at > trainer.epoch)  # a resumed group may be before the rung
         frozen = live & (records.diverged_at[lanes] >= 0)
         positions = np.flatnonzero(live & ~frozen)
         trained = 0
@@ -79,8 +82,7 @@ class _Sweep:
         seconds = time.perf_counter() - start - (trainer.compile_seconds - compiled)
         rate = len(positions) * trainer.images_per_epoch / seconds
         self.listener.epoch_done(self._line(number, trainer, len(positions), rate))
-        if self.store is not None:
-            self.store.save(number, trainer, records)
+        self.keeper.epoch_done(number, trainer, records)
 
     def _line(self, number: int, trainer: GroupTrainer, trained: int, rate: float) -> str:
         """Says what an epoch of a group brought."""
@@ -100,7 +102,7 @@ class _Sweep:
         live = np.flatnonzero(records.pruned_at == 0)
         dropped = live[ranking(records, live)[-(-len(live) // 2) :]]
         dropped = dropped[self.plan.columns["num_epochs"][dropped] > rung]
-        records.pruned_at[dropped] = rung
+        records.pruned_at[dropped] = records.rung = rung
         self.listener.said(f"after epoch {rung}: {len(dropped)} of {len(live)} lanes dropped")
 
 
@@ -114,7 +116,9 @@ def sweep(
     prune: bool = False,
     out: Path | None = None,
     resume: bool = False,
+    checkpoints: CheckpointConfig | None = None,
     listener: Listener | None = None,
+    stopper: Stopper | None = None,
 ) -> SweepResult:
     """Trains every combination of a grid's values.
 
@@ -127,33 +131,36 @@ def sweep(
             JAX for a device a core.
         width: The most lanes at once on a device; None for 1 on CPU, and what fits in memory on an accelerator.
         prune: Whether to drop the worse half of the lanes after epochs 1, 2, 4, ..., judged on the held-out images.
-        out: A folder for resumable states; None keeps none.
+        out: A folder for checkpoints; None keeps none.
         resume: Whether to go on from those in ``out``.
+        checkpoints: How many, and how often; an epoch's each, and two, if None.
         listener: Is told of progress.
+        stopper: Says when to end before the end.
 
     Returns:
         The results. With width 1 and a lane or more a device, a lane equals ``train`` on one device bit for bit, else
         to rounding.
 
     Raises:
-        InputError: A setting or the grid cannot be used.
+        InputError: A setting or the grid cannot be used, or a checkpoint cannot be written or is of another sweep.
     """
     plan = grids.make_plan(config, grids.DEFAULT_GRID if grid is None else grid)
     dataset = data.load(config.data) if dataset is None else dataset
     listener = listener or Listener()
     trainers = make_trainers(plan, dataset, devices, width, listener, prune)
     records = Records(plan, config.data.holdout)
-    identity = fingerprint(plan, dataset.checksum, prune)
-    distributed.require_same(str(identity), "settings, grid and data")
-    store = None if out is None else Store(out, plan, identity)
-    if store is not None and resume:
+    about = sweep_identity(plan, dataset.checksum, prune)
+    distributed.require_same(str(about), "settings, grid and data")
+    keeper = Keeper(out, plan, about, checkpoints or CheckpointConfig(), stopper)
+    if out is not None and resume:
         for number, trainer in enumerate(trainers):
-            store.load(number, trainer, records)
+            keeper.load(number, trainer, records)
         distributed.require_same(str([trainer.epoch for trainer in trainers]), "unfinished sweep: share --out")
-    elif store is not None:
-        store.start()
+    elif out is not None:
+        keeper.start()
     listener.planned(trainers, plan)
-    _Sweep(plan, trainers, records, listener, prune, store).run()
+    with keeper:
+        _Sweep(plan, trainers, records, listener, prune, keeper).run()
     return make_result(plan, trainers, records, dataset, prune)
 
 

@@ -17,24 +17,27 @@ import tyro
 
 from jax_s6 import (
     backend,
+    checkpoint,
     cli,
     data,
     data_cache,
     distributed,
     report,
+    run_folder,
+    stopping,
     sweep_estimate,
     sweep_report,
     tensorboard,
     weights,
 )
 from jax_s6 import grid as grids
+from jax_s6.checkpoint import CheckpointConfig
 from jax_s6.config import AugmentConfig, ModelConfig, OptimizerConfig, TrainConfig, to_json
 from jax_s6.distributed import DistributedConfig
 from jax_s6.errors import InputError
 from jax_s6.grid import Plan
 from jax_s6.lanes import GroupTrainer
 from jax_s6.sweep import Listener, SweepResult, make_trainers, sweep
-from jax_s6.sweep_state import FOLDER
 from jax_s6.train import base_config
 
 PROG = "python -m jax_s6.sweep"
@@ -117,7 +120,8 @@ class SweepCommand:
     overwrite: bool = False
     """Replace the sweep that is in the output folder."""
     resume: bool = False
-    """Go on with the unfinished sweep in the output folder, given the same settings."""
+    """Go on with the unfinished sweep in the output folder, given the same settings; begin it if there is none."""
+    checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
     prune: bool = False
     """Drop the worse half of the lanes after epochs 1, 2, 4, ..., judged on the images that --holdout keeps."""
     tensorboard: bool = False
@@ -169,33 +173,51 @@ def main(args: Sequence[str] | None = None) -> None:
     backend.use_compilation_cache(data_cache.cache_folder())
     if command.processes.distributed:
         distributed.initialize(command.processes)
-    with distributed.ending_together():
-        _run(command, plan)
+    # After initialize, with which JAX takes SIGTERM for itself.
+    with stopping.watching(PROG, args) as stopper, distributed.ending_together():
+        _run(command, plan, stopper)
 
 
-def _run(command: SweepCommand, plan: Plan) -> None:
+def _run(command: SweepCommand, plan: Plan, stopper: stopping.Stopper) -> None:
     devices = _choose_devices(command)
     width = None if command.width == "auto" else command.width
+    if not command.dry_run and not _needs_work(command):
+        return
     dataset = data.load(plan.config.data)
+    trainers = make_trainers(
+        plan, dataset, devices, width, Listener(), command.prune
+    )  # checks before anything is written
     if command.dry_run:
-        trainers = make_trainers(plan, dataset, devices, width, Listener(), command.prune)
         if distributed.is_main():
             sweep_report.print_plan(trainers, plan)
             sweep_estimate.print_estimate(trainers, plan, command.prune)
         return
-    if distributed.is_main() and not _prepare_folder(command):
-        return
     listener = Console(plan) if distributed.is_main() else None
-    with listener.dashboard if listener else contextlib.nullcontext():
-        result = sweep(
-            plan.config, plan.grid, dataset, devices=devices, width=width, prune=command.prune, out=command.out,
-            resume=command.resume, listener=listener,
-        )  # fmt: skip
-    if distributed.is_main():
-        if command.tensorboard:
-            tensorboard.write_sweep(command.out, result.rows, result.history, list(plan.grid))
-        write_sweep(command.out, plan, result)
-        sweep_report.say(f"results are in {command.out}")
+    with run_folder.claimed(command.out) if distributed.is_main() else contextlib.nullcontext():
+        if not _needs_work(command):  # another may have been quicker
+            return
+        if distributed.is_main() and command.overwrite:
+            (command.out / "summary.json").unlink(missing_ok=True)  # a folder with a summary is complete
+        stopper.resumable()
+        stopper.defer()
+        with listener.dashboard if listener else contextlib.nullcontext():
+            result = sweep(
+                plan.config, plan.grid, dataset, devices=devices, width=width, prune=command.prune, out=command.out,
+                resume=command.resume, checkpoints=command.checkpoints, listener=listener, stopper=stopper,
+            )  # fmt: skip
+        if distributed.is_main():
+            if command.tensorboard:
+                tensorboard.write_sweep(command.out, result.rows, result.history, list(plan.grid))
+            write_sweep(command.out, plan, result)
+            sweep_report.say(f"results are in {command.out}")
+
+
+def _needs_work(command: SweepCommand) -> bool:
+    """Whether there is something to do, said if not."""
+    needed = run_folder.needs_work(command.out, resume=command.resume, overwrite=command.overwrite)
+    if not needed and distributed.is_main():
+        sweep_report.say(f"the sweep in {command.out} is complete: nothing to resume")
+    return needed
 
 
 def _choose_devices(command: SweepCommand) -> list[jax.Device] | None:
@@ -214,30 +236,6 @@ def _choose_devices(command: SweepCommand) -> list[jax.Device] | None:
     return found[:count]
 
 
-def _prepare_folder(command: SweepCommand) -> bool:
-    """Makes the output folder ready; returns whether there is something to do.
-
-    Raises:
-        InputError: It holds a sweep, or has none to resume.
-    """
-    out, unfinished = command.out, (command.out / FOLDER).exists()
-    done = (out / "summary.json").exists()
-    if command.resume and not command.overwrite:
-        if done:
-            sweep_report.say(f"the sweep in {out} is complete: nothing to resume")
-        elif not unfinished:
-            raise InputError(f"out {out} holds no unfinished sweep: leave --resume out to start one")
-        return not done
-    if command.resume:
-        raise InputError("resume goes on with a sweep and overwrite replaces it: give one of the two")
-    if unfinished and not done and not command.overwrite:
-        raise InputError(f"out {out} holds an unfinished sweep: --resume to go on with it, --overwrite to replace it")
-    report.refuse_existing(out, command.overwrite)
-    report.make_folder(out)
-    (out / "summary.json").unlink(missing_ok=True)  # a folder with a summary is complete
-    return True
-
-
 def write_sweep(out: Path, plan: Plan, result: SweepResult) -> None:
     """Writes a sweep's files into its folder, the summary last, and removes what was kept to resume it."""
     sweep_report.write_csv(out / "sweep.csv", result.rows)
@@ -248,4 +246,4 @@ def write_sweep(out: Path, plan: Plan, result: SweepResult) -> None:
     with report.replacing(out / "params.safetensors") as part:
         weights.save(part, jax.tree.map(lambda x: x[best], result.variables), {"lane": str(best)})
     report.write_json(out / "summary.json", sweep_report.finite(result.summary))
-    shutil.rmtree(out / FOLDER, ignore_errors=True)
+    shutil.rmtree(out / checkpoint.FOLDER, ignore_errors=True)

@@ -1,25 +1,22 @@
-"""What a sweep knows so far, and the files that let a killed sweep go on: one a group, replaced after each epoch.
+"""What a sweep knows so far, and the checkpoints that let it go on: each group of lanes has its own.
 
-A file holds its group's states, results and number of epochs, and so is right by itself; which lanes were dropped
-follows from the results. Arrays only (safetensors): nothing that could run code is read.
+A group's checkpoint holds its lanes' states and results, and which lanes of the sweep were dropped by then.
 """
 
 import dataclasses
-import json
-import shutil
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
-from jax_s6 import distributed, report
-from jax_s6.errors import InputError
+from jax_s6 import checkpoint, distributed
+from jax_s6 import grid as grids
+from jax_s6.checkpoint import CheckpointConfig
 from jax_s6.grid import Plan
+from jax_s6.identity import identity
 from jax_s6.lanes import GroupTrainer, state_shapes
-
-FOLDER = "resume"
+from jax_s6.stopping import Stopper
 
 
 class Records:
@@ -30,6 +27,7 @@ class Records:
         epochs: int ``[lanes]``, how many of them are filled.
         diverged_at: int ``[lanes]``, a step, or -1.
         pruned_at: int ``[lanes]``, the epoch after which a lane was dropped, or 0.
+        rung: The last epoch after which it was decided which lanes to drop, or 0.
     """
 
     def __init__(self, plan: Plan, holdout: int):
@@ -40,6 +38,7 @@ class Records:
         self.epochs = np.zeros(plan.num_lanes, np.int64)
         self.diverged_at = np.full(plan.num_lanes, -1, np.int64)
         self.pruned_at = np.zeros(plan.num_lanes, np.int64)
+        self.rung = 0
 
     def add_epoch(self, lanes: np.ndarray, epoch: int, values: dict[str, np.ndarray]) -> None:
         """Notes the results of an epoch, from 1."""
@@ -58,83 +57,112 @@ class Records:
         return self.metrics[name][lanes, self.epochs[lanes] - 1]
 
 
-def fingerprint(plan: Plan, checksum: str, prune: bool) -> dict[str, str]:
-    """Returns what must be the same when a sweep goes on: settings, grid and data."""
-    settings = dataclasses.asdict(plan.config)
-    del settings["data"]["data_dir"]  # the images count, not where they lie
-    return {
-        "settings": json.dumps(settings, sort_keys=True),
-        "grid": json.dumps(plan.grid),
-        "data": checksum,
-        "prune": str(prune),
-    }
+def sweep_identity(plan: Plan, checksum: str, prune: bool) -> dict[str, Any]:
+    """Returns what must be the same when a sweep goes on: settings, grid, data and code."""
+    values = {name: list(dict.fromkeys(plan.columns[name].tolist())) for name in grids.SETTINGS}
+    settings = identity(dataclasses.asdict(plan.config), checksum)
+    settings |= {name: value[0] if len(value) == 1 else value for name, value in values.items()}
+    return {**settings, "order of the grid": list(plan.grid), "prune": prune}
 
 
-class Store:
-    """A sweep's folder of resumable states."""
+class Keeper:
+    """The checkpoints of a sweep's groups. Without a folder it keeps nothing."""
 
-    def __init__(self, out: Path, plan: Plan, identity: dict[str, str]):
-        """Names the folder; ``start`` makes it."""
-        self.folder, self._plan, self._identity = out / FOLDER, plan, identity
+    def __init__(
+        self,
+        out: Path | None,
+        plan: Plan,
+        about: dict[str, Any],
+        config: CheckpointConfig,
+        stopper: Stopper | None = None,
+    ):
+        """Names the folders; ``start`` or ``load`` prepares them.
 
-    def start(self) -> None:
-        """Makes the folder, empty."""
-        if distributed.is_main():
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self.folder.mkdir(parents=True)
+        Args:
+            out: The sweep's folder, or None.
+            plan: The grid.
+            about: What must be the same when it goes on.
+            config: How often, and how many are kept.
+            stopper: Says when to end before the end.
+        """
+        self._plan, self._config, self._stopper = plan, config, stopper
+        folders = [] if out is None else [out / checkpoint.FOLDER / f"group-{i}" for i in range(len(plan.groups))]
+        self._stores = [checkpoint.Store(folder, about, config.keep) for folder in folders]
 
-    def save(self, number: int, trainer: GroupTrainer, records: Records) -> None:
-        """Replaces a group's file by one that holds the epoch just trained."""
-        if not distributed.is_main():
-            return
-        lanes = trainer.group.lanes
-        arrays = {f"state.{i}": np.ascontiguousarray(x) for i, x in enumerate(jax.tree.leaves(trainer.state))}
-        arrays |= {f"metrics.{name}": values[lanes] for name, values in records.metrics.items()}
-        arrays |= {"epochs": records.epochs[lanes], "diverged_at": records.diverged_at[lanes]}
-        counts = {"epoch": trainer.epoch, "lane_epochs": trainer.lane_epochs}
-        spent = {"compile_seconds": trainer.compile_seconds, "train_seconds": trainer.train_seconds}
-        about = {name: repr(value) for name, value in (counts | spent).items()}
-        with report.replacing(self.folder / f"group-{number}.safetensors") as part:
-            save_file(arrays, part, metadata=self._identity | about)
+    def __enter__(self) -> "Keeper":
+        """Lets ``with`` end only when all is written, whatever ends the work inside."""
+        return self
 
-    def load(self, number: int, trainer: GroupTrainer, records: Records) -> None:
-        """Takes up a group where its file left it; without a file it starts from the beginning.
+    def __exit__(self, *_: object) -> None:
+        """Waits.
 
         Raises:
-            InputError: The file is damaged, or of a sweep with other settings, grid or data.
+            InputError: A checkpoint could not be written.
         """
-        path = self.folder / f"group-{number}.safetensors"
-        if not path.exists():
-            return
-        try:
-            with safe_open(path, framework="np") as file:
-                about = file.metadata() or {}
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is not a dict
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"{path} cannot be read ({error}): start again with --overwrite") from None
-        for name, value in self._identity.items():
-            if about.get(name) != value:
-                raise InputError(
-                    f"{path} is of a sweep with other {name}: resume with what it was started with, or --overwrite"
-                )
-        try:
-            self._restore(arrays, about, trainer, records)
-        except (KeyError, ValueError) as error:
-            raise InputError(f"{path} is damaged ({error}): start again with --overwrite") from None
+        self.wait()
 
-    def _restore(
-        self, arrays: dict[str, np.ndarray], about: dict[str, str], trainer: GroupTrainer, records: Records
-    ) -> None:
+    def start(self) -> None:
+        """Forgets what an earlier sweep left."""
+        for store in self._stores if distributed.is_main() else ():
+            store.clear()
+
+    def epoch_done(self, number: int, trainer: GroupTrainer, records: Records) -> None:
+        """Keeps a group's epoch if that is due, and ends the sweep if that is asked.
+
+        Raises:
+            InputError: A checkpoint cannot be written.
+            Stopped: A signal came.
+        """
+        stop = self._stopper is not None and self._stopper.requested is not None
+        due = self._config.is_due(trainer.epoch, trainer.group.config.num_epochs)
+        if self._stores and distributed.is_main() and (stop or due):
+            self._save(number, trainer, records)
+        if stop and self._stopper is not None:
+            self._stopper.stop_if_requested()
+
+    def wait(self) -> None:
+        """Waits until all is written.
+
+        Raises:
+            InputError: It could not be.
+        """
+        for store in self._stores:
+            store.wait()
+
+    def _save(self, number: int, trainer: GroupTrainer, records: Records) -> None:
         lanes = trainer.group.lanes
-        leaves, tree = jax.tree.flatten(state_shapes(self._plan, trainer.group))
-        restored = [arrays[f"state.{i}"] for i in range(len(leaves))]
-        for array, leaf in zip(restored, leaves, strict=True):
-            if array.shape != (len(lanes), *leaf.shape) or array.dtype != leaf.dtype:
-                raise ValueError(f"a state is {array.dtype}{array.shape} instead of {leaf.dtype}{leaf.shape} a lane")
-        trainer.state = jax.tree.unflatten(tree, restored)
-        trainer.epoch, trainer.lane_epochs = int(about["epoch"]), int(about["lane_epochs"])
-        trainer.compile_seconds += float(about["compile_seconds"])
-        trainer.train_seconds = float(about["train_seconds"])
-        for name, values in records.metrics.items():
-            values[lanes] = arrays[f"metrics.{name}"]
-        records.epochs[lanes], records.diverged_at[lanes] = arrays["epochs"], arrays["diverged_at"]
+        kept = {"epochs": records.epochs[lanes], "diverged_at": records.diverged_at[lanes]}
+        kept |= {name: values[lanes] for name, values in records.metrics.items()}
+        copies = jax.tree.map(np.array, trainer.state)  # the next epoch writes into these arrays
+        arrays = checkpoint.flatten(copies, "state") | checkpoint.flatten(kept, "lanes")
+        arrays["pruned_at"] = records.pruned_at.copy()
+        about = {
+            "rung": records.rung,
+            "lane_epochs": trainer.lane_epochs,
+            "compile_seconds": trainer.compile_seconds,
+            "train_seconds": trainer.train_seconds,
+        }
+        self._stores[number].save(trainer.epoch, arrays, about)
+
+    def load(self, number: int, trainer: GroupTrainer, records: Records) -> None:
+        """Takes up a group where its newest intact checkpoint left it, or leaves it at the beginning.
+
+        Raises:
+            InputError: The checkpoint is of another sweep, or all are damaged.
+        """
+        kept = self._stores[number].load()
+        if kept is None:
+            return
+        lanes = trainer.group.lanes
+        shapes = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((len(lanes), *x.shape), x.dtype), state_shapes(self._plan, trainer.group)
+        )
+        trainer.state = jax.tree.map(np.array, checkpoint.unflatten(shapes, kept.arrays, "state"))
+        trainer.epoch, trainer.lane_epochs = kept.epoch, kept.about["lane_epochs"]
+        trainer.compile_seconds += kept.about["compile_seconds"]
+        trainer.train_seconds = kept.about["train_seconds"]
+        for name, values in {**records.metrics, "epochs": records.epochs, "diverged_at": records.diverged_at}.items():
+            values[lanes] = kept.arrays[f"lanes.{name}"]
+        # Another group's checkpoint may be of before the last rung, or of after it.
+        records.pruned_at = np.maximum(records.pruned_at, kept.arrays["pruned_at"])
+        records.rung = max(records.rung, kept.about["rung"])

@@ -15,10 +15,27 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from jax_s6 import backend, cli, data, data_cache, loop, model, report, tensorboard, weights
+from jax_s6 import (
+    backend,
+    checkpoint,
+    cli,
+    data,
+    data_cache,
+    loop,
+    model,
+    nans,
+    report,
+    run_folder,
+    stopping,
+    tensorboard,
+    weights,
+)
+from jax_s6.checkpoint import CheckpointConfig
 from jax_s6.config import RECIPES, Hyperparameters, TrainConfig, from_json, to_json
 from jax_s6.errors import InputError
+from jax_s6.identity import identity
 from jax_s6.state import Program, TrainState
+from jax_s6.train_state import Keeper
 
 PROG = "python -m jax_s6.train"
 
@@ -34,6 +51,11 @@ class TrainCommand:
     """Where the results go; runs/<recipe>-<seed> if not given."""
     overwrite: bool = False
     """Replace the run that is in the output folder."""
+    resume: bool = False
+    """Go on with the unfinished run in the output folder, given the same settings; begin it if there is none."""
+    checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
+    check_nans: bool = False
+    """End at the first epoch whose loss is not finite, and name the step and the tensor that went wrong."""
     devices: int | None = None
     """Devices that share each batch, a divisor of the batch size; on CPU as many as there are cores if not given."""
     tensorboard: bool = False
@@ -131,6 +153,8 @@ def train(
     prepared: Prepared | None = None,
     *,
     on_epoch: Callable[[dict[str, Any], float], None] = lambda row, rate: None,
+    keeper: Keeper | None = None,
+    check_nans: bool = False,
 ) -> TrainResult:
     """Trains one network.
 
@@ -139,27 +163,34 @@ def train(
         dataset: The images; ``config.data.holdout`` of the training images are kept for validation.
         prepared: What ``prepare`` made of them; made here, for the devices that suit the platform, if None.
         on_epoch: Called after each epoch with its row of the history and its images per second.
+        keeper: Keeps checkpoints, and knows where to go on; None for neither.
+        check_nans: Whether to end at the first epoch whose loss is not finite; a lane freezes there otherwise.
 
     Returns:
         The run. Accuracies are fractions of all images of a split; ``train_*`` are over the epoch, as it trained.
 
     Raises:
-        InputError: The settings do not fit the data.
+        InputError: The settings do not fit the data, a checkpoint cannot be written, or ``check_nans`` found something.
     """
-    prepared = prepared or prepare(config, dataset)
+    prepared, keeper = prepared or prepare(config, dataset), keeper or Keeper()
     trainer, splits = prepared
     start = time.perf_counter()
     hyper, state, epoch_fn = compile_run(config, prepared)
     compile_seconds = time.perf_counter() - start
-    history = []
+    state, history = keeper.restore(trainer, state)
     images_per_epoch = trainer.program.steps_per_epoch * config.batch_size
-    for epoch in range(config.num_epochs):
-        start = time.perf_counter()
-        state, metrics = epoch_fn(hyper, state, jnp.int32(epoch), *splits)
-        metrics = jax.device_get(metrics)
-        seconds = time.perf_counter() - start
-        history.append({"epoch": epoch + 1, **_rows(metrics), "seconds": seconds})
-        on_epoch(history[-1], images_per_epoch / seconds)
+    with keeper:
+        for epoch in range(len(history), config.num_epochs):
+            before = jax.device_get(state) if check_nans else None
+            start = time.perf_counter()
+            state, metrics = epoch_fn(hyper, state, jnp.int32(epoch), *splits)
+            metrics = jax.device_get(metrics)
+            seconds = time.perf_counter() - start
+            if before is not None:
+                nans.check_epoch(trainer.program, hyper, before, splits[0], epoch, metrics)
+            history.append({"epoch": epoch + 1, **_rows(metrics), "seconds": seconds})
+            on_epoch(history[-1], images_per_epoch / seconds)
+            keeper.epoch_done(state, history, config.num_epochs)
     variables = jax.tree.map(lambda x: np.asarray(x[0]), {"params": state.params, "batch_stats": state.batch_stats})
     diverged_at = int(state.diverged_at[0])
     summary = _summary(config, dataset, history, compile_seconds, images_per_epoch, diverged_at)
@@ -208,21 +239,39 @@ def _summary(
 
 def main(args: Sequence[str] | None = None) -> None:
     """Runs the command."""
+    args = list(sys.argv[1:] if args is None else args)
     command = parse_command(args)
+    out = command.out or Path("runs") / f"{command.run.recipe}-{command.run.seed}"
+    run_folder.needs_work(out, resume=command.resume, overwrite=command.overwrite)
+    with stopping.watching(PROG, args) as stopper:
+        _run(command, out, stopper)
+
+
+def _run(command: TrainCommand, out: Path, stopper: stopping.Stopper) -> None:
     config = command.run
-    out = command.out or Path("runs") / f"{config.recipe}-{config.seed}"
-    report.refuse_existing(out, command.overwrite)
     backend.use_cpu_devices()
     backend.use_compilation_cache(data_cache.cache_folder())
     dataset = data.load(config.data)
     prepared = prepare(config, dataset, command.devices)
-    report.make_folder(out)
-    report.print_layers()
-    with report.Dashboard(config.num_epochs) as dashboard:
-        result = train(config, dataset, prepared, on_epoch=dashboard.epoch_done)
-    if command.tensorboard:
-        tensorboard.write_run(out, result.history, result.variables, dataset)
-    write_run(out, config, result)
+    about = identity(dataclasses.asdict(config), dataset.checksum)
+    store = checkpoint.Store(out / checkpoint.FOLDER, about, command.checkpoints.keep)
+    with run_folder.claimed(out):
+        kept = store.load() if command.resume else None
+        if not run_folder.needs_work(out, resume=command.resume, overwrite=command.overwrite):
+            return report.console.print(f"the run in {out} is complete: nothing to resume", soft_wrap=True)
+        if kept is None:
+            (out / "summary.json").unlink(missing_ok=True)  # a folder with a summary is complete
+            store.clear()
+        stopper.resumable()
+        report.print_layers()
+        done = kept.epoch if kept else 0
+        with report.Dashboard(config.num_epochs, done) as dashboard:
+            keeper = Keeper(store, command.checkpoints, kept, stopper)
+            on_epoch, check_nans = dashboard.epoch_done, command.check_nans
+            result = train(config, dataset, prepared, on_epoch=on_epoch, keeper=keeper, check_nans=check_nans)
+        if command.tensorboard:
+            tensorboard.write_run(out, result.history, result.variables, dataset)
+        write_run(out, config, result)
     report.print_score_card(config, result.summary)
     report.console.print(f"results are in {out}", soft_wrap=True)
 

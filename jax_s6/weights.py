@@ -1,5 +1,6 @@
 """Trained weights as files and as PyTorch's names. Arrays only: nothing that could run code is read."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,29 @@ def _path_names(path: tuple[Any, ...]) -> tuple[str, ...]:
 
 
 def save(path: Path, variables: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
-    """Writes ``params`` and ``batch_stats`` as safetensors, with names such as ``params.conv1.conv_0.kernel``."""
+    """Writes ``params`` and ``batch_stats`` as safetensors, with names such as ``params.conv1.conv_0.kernel``.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
     leaves = jax.tree_util.tree_leaves_with_path(dict(variables))
-    save_file({".".join(_path_names(p)): np.asarray(x) for p, x in leaves}, path, metadata=dict(metadata or {}))
+    try:
+        save_file({".".join(_path_names(p)): np.asarray(x) for p, x in leaves}, path, metadata=dict(metadata or {}))
+    except SafetensorError as error:  # which a full disk ends in, too
+        raise OSError(0, str(error)) from error
+    _sort_metadata(path)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Sorts the metadata of a safetensors file, which come in random order: the same run leaves the same bytes."""
+    with open(path, "r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        if "__metadata__" in header:
+            header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        file.seek(8)
+        file.write(text.ljust(size))
 
 
 def load(path: Path) -> dict[str, Any]:

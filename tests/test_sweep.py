@@ -1,6 +1,7 @@
 """Sweeps from Python: lanes equal the run alone, divergence, pruning, resuming, memory that is short."""
 
 import dataclasses
+import shutil
 
 import jax
 import numpy as np
@@ -10,11 +11,13 @@ from jax.errors import JaxRuntimeError
 from jax_s6 import grid as grids
 from jax_s6 import train as train_module
 from jax_s6.arrangement import arrange, balanced
+from jax_s6.checkpoint import CheckpointConfig
 from jax_s6.config import RECIPES, DataConfig
 from jax_s6.errors import InputError
 from jax_s6.grid import override
 from jax_s6.lanes import GroupTrainer
 from jax_s6.sweep import Listener, sweep
+from jax_s6.sweep_state import sweep_identity
 
 # Without augmentation, whose compilation is most of a program's.
 CONFIG = dataclasses.replace(
@@ -24,6 +27,9 @@ CONFIG = dataclasses.replace(
 GRID = {"learning_rate": (0.02, 0.05, 1e6), "seed": (0, 1)}
 DECAYING = override(CONFIG, {"weight_decay": 1.0, "initial_fraction": 1.0})
 DECAYING_GRID = {"learning_rate": (0.002, 0.004, 1e6), "seed": (0,)}
+
+
+KEEP_ALL = CheckpointConfig(keep=9)
 
 
 class Heard(Listener):
@@ -217,16 +223,35 @@ def test_resuming_something_else_is_refused(bars, two, tmp_path):
     sweep(config, grid, bars, devices=two, out=tmp_path)
     resume = {"devices": two, "out": tmp_path, "resume": True}
     sweep(config, grid, bars, **resume)
-    with pytest.raises(InputError, match="other settings"):
+    with pytest.raises(InputError, match="momentum is 0.8 here but 0.9"):
         sweep(override(config, {"momentum": 0.8}), grid, bars, **resume)
-    with pytest.raises(InputError, match="other grid"):
+    with pytest.raises(InputError, match=r"learning_rate is \[0.01, 0.06\] here but \[0.01, 0.05\]"):
         sweep(config, {"learning_rate": (0.01, 0.06)}, bars, **resume)
-    with pytest.raises(InputError, match="other data"):
+    with pytest.raises(InputError, match="learning_rate is 0.01 here"):
+        sweep(config, {"learning_rate": (0.01,)}, bars, **resume)
+    with pytest.raises(InputError, match='data is "other" here'):
         sweep(config, grid, dataclasses.replace(bars, checksum="other"), **resume)
-    (path,) = (tmp_path / "resume").glob("*.safetensors")
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(InputError, match="cannot be read"):
-        sweep(config, grid, bars, **resume)
+
+
+def test_order_of_the_grid_numbers_the_lanes_and_so_must_be_the_same():
+    orders = ({"seed": (0, 1), "momentum": (0.8, 0.9)}, {"momentum": (0.8, 0.9), "seed": (0, 1)})
+    first, second = (sweep_identity(grids.make_plan(CONFIG, grid), "data", False) for grid in orders)
+    assert {name for name in first if first[name] != second[name]} == {"order of the grid"}
+
+
+def test_group_that_fell_back_before_a_rung_trains_the_lanes_that_were_dropped_there(bars, two, tmp_path, monkeypatch):
+    """Two groups; the newest checkpoint of the second, of after the rung, is lost."""
+    config = dataclasses.replace(CONFIG, num_epochs=3)
+    grid = {"learning_rate": (0.02, 0.05), "batch_size": (32, 25)}
+    want = sweep(config, grid, bars, devices=two, prune=True, out=tmp_path, checkpoints=KEEP_ALL)
+    for folder in (tmp_path / "checkpoints" / "group-0", tmp_path / "checkpoints" / "group-1"):
+        shutil.rmtree(folder / "3")
+    shutil.rmtree(tmp_path / "checkpoints" / "group-1" / "2")
+    again = tmp_path / "again"
+    shutil.copytree(tmp_path / "checkpoints", again / "checkpoints")
+    got = sweep(config, grid, bars, devices=two, prune=True, out=again, resume=True, checkpoints=KEEP_ALL)
+    assert got.rows == want.rows and got.history == want.history
+    assert any(row["pruned_at"] for row in want.rows)
 
 
 def test_out_of_memory_halves_the_width_and_loses_nothing(bars, two, monkeypatch):

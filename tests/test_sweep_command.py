@@ -95,10 +95,8 @@ def test_finished_and_unfinished_folders_are_kept(finished, arguments, tmp_path,
     sweep_command.main([*arguments, "--out", str(finished), "--resume"])
     assert "nothing to resume" in capsys.readouterr().out
     assert (finished / "sweep.csv").stat().st_mtime_ns == before
-    with pytest.raises(InputError, match="no unfinished sweep"):
-        sweep_command.main([*arguments, "--out", str(tmp_path), "--resume"])
-    (tmp_path / "resume").mkdir()
-    with pytest.raises(InputError, match="unfinished sweep: --resume to go on"):
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(InputError, match="unfinished run: --resume to go on"):
         sweep_command.main([*arguments, "--out", str(tmp_path)])
 
 
@@ -219,7 +217,7 @@ def test_two_processes_give_what_one_gives(arguments, finished, tmp_path):
 @pytest.mark.parametrize("victim", [0, 1])
 def test_death_of_a_process_ends_the_other_with_a_sentence(arguments, tmp_path, victim):
     with processes([*arguments, "--num-epochs", "9999"], tmp_path) as running:
-        while not (tmp_path / "resume" / "group-0.safetensors").exists():
+        while not (tmp_path / "checkpoints" / "group-0" / "1").exists():
             assert [process.poll() for process in running] == [None, None]
             time.sleep(0.2)
         os.kill(running[victim].pid, signal.SIGKILL)
