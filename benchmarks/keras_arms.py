@@ -4,9 +4,9 @@ import os
 import time
 from typing import Any
 
-import keras
+import keras  # pyright: ignore[reportMissingImports]
 import numpy as np
-from keras import layers
+from keras import layers  # pyright: ignore[reportMissingImports]
 
 from benchmarks import work
 from benchmarks.worker import Task
