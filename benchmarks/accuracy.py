@@ -80,7 +80,8 @@ def plot(path: Path, result: SweepResult, answers: np.ndarray, dataset: data.Dat
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13, 9), layout="constrained", dpi=130)
-    top, bottom = np.ravel(figure.subfigures(2, 1, height_ratios=(1, 1.05)))
+    halves: Any = figure.subfigures(2, 1, height_ratios=(1, 1.05))
+    top, bottom = halves
     left, right = top.subplots(1, 2, width_ratios=(1.5, 1))
     _plot_band(left, 100 * by_epoch(result))
     _plot_confusion(right, answers, dataset.test_labels)
