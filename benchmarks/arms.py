@@ -27,8 +27,6 @@ ARMS = {
     "the same, augmentation annealed": ANNEALED,
     "the same, elastic 0.8": ELASTIC,
     "the same, dropout 0.02 after conv1 and conv2": DROPOUT,
-    "elastic 0.8, no dropout, contrast 0.5": ELASTIC | {"contrast": 0.5},
-    "dropout 0.02, contrast 0.5": DROPOUT | {"contrast": 0.5},
     "dropout 0.05": DROPOUT | {"dropout_conv1": 0.05, "dropout_conv2": 0.05},
     "dropout 0.02, batch 256, peak 0.25": DROPOUT | {"batch_size": 256, "learning_rate": 0.25},
     "dropout 0.02, peak 0.3": DROPOUT | {"learning_rate": 0.3},

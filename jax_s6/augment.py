@@ -7,27 +7,26 @@ import numpy as np
 
 from jax_s6.config import Hyperparameters
 
-STRENGTHS = ("rotation", "shift", "scale", "shear", "elastic", "contrast")
+STRENGTHS = ("rotation", "shift", "scale", "shear", "elastic")
 ELASTIC_SMOOTHNESS = 4.0
 """Standard deviation of the Gaussian that smooths an elastic displacement, in pixels (Simard et al., 2003)."""
 _NUM_WAVES = 6  # cosines along each axis; the others would hold less than 0.1 % of the displacement's variance
 
 
 def augment(keys: chex.PRNGKey, images: jax.Array, strengths: Hyperparameters) -> jax.Array:
-    """Rotates, shears, scales, shifts and distorts each image at random, in one bilinear resampling; then the contrast.
+    """Rotates, shears, scales, shifts and distorts each image at random, in one bilinear resampling.
 
     Args:
         keys: ``[batch]``, one an image, so that an image's warp does not depend on the rest of the batch.
         images: uint8 ``[batch, height, width, 1]``.
         strengths: Of which those of ``STRENGTHS``, in the units of ``AugmentConfig``: each amount is uniform in
-            ``[-strength, strength]``, but ``elastic``, which is the root mean square of a displacement. The amount of
-            ``contrast`` is the logarithm of a factor; what it takes past 255 stays there, so that strokes get thicker.
+            ``[-strength, strength]``, but ``elastic``, which is the root mean square of a displacement.
 
     Returns:
         float32 ``[batch, height, width, 1]`` in ``[0, 255]``; what comes from outside an image is 0.
     """
     affine_keys, elastic_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
-    amounts = jax.vmap(lambda key: jax.random.uniform(key, (6,), minval=-1.0, maxval=1.0))(affine_keys).T
+    amounts = jax.vmap(lambda key: jax.random.uniform(key, (5,), minval=-1.0, maxval=1.0))(affine_keys).T
     angle = jnp.deg2rad(strengths.rotation) * amounts[0]
     shear = jnp.tan(jnp.deg2rad(strengths.shear) * amounts[1])
     zoom = 1 + strengths.scale * amounts[2]
@@ -36,9 +35,7 @@ def augment(keys: chex.PRNGKey, images: jax.Array, strengths: Hyperparameters) -
     cos, sin = jnp.cos(angle) / zoom, jnp.sin(angle) / zoom
     matrix = ((cos, sin), (-sin - shear * cos, cos - shear * sin))
     field = strengths.elastic * elastic_field(elastic_keys, images.shape[1], images.shape[2])
-    warped = _warp(images, matrix, (shift_y, shift_x), field)
-    factor = jnp.exp(strengths.contrast * amounts[5])
-    return jnp.minimum(255.0, warped * factor[:, None, None, None])
+    return _warp(images, matrix, (shift_y, shift_x), field)
 
 
 def elastic_field(keys: chex.PRNGKey, height: int, width: int) -> jax.Array:
