@@ -12,6 +12,8 @@ from jax_s6.config import Hyperparameters
 from jax_s6.errors import InputError
 from jax_s6.state import Keys, Program, TrainState
 
+_LAYERS = ("conv_0", "norm_0", "conv_1", "norm_1")
+
 
 class Wrong(NamedTuple):
     """The first step, from 0, that made a number that is not finite, and the first tensor that has one."""
@@ -95,9 +97,14 @@ def _first_activation(program: Program, state: TrainState, images: np.ndarray) -
     )  # pyright: ignore[reportGeneralTypeIssues]
     outputs = [(".".join(k.key for k in path[:-2]), x) for path, x in _leaves(dict(captured)["intermediates"])]
     wrong = [name for name, x in outputs if not jnp.isfinite(x).all()]
-    # conv1.conv_0, conv1.norm_0, conv1.conv_1, ..., then whole blocks, then the network
-    wrong.sort(key=lambda name: (name.count(".") == 0, name.partition(".")[0], name[-1:], name))
+    wrong.sort(key=_place)
     return f"the output of {wrong[0] or 'the network'}" if wrong else None
+
+
+def _place(name: str) -> tuple[str, int]:
+    """Sorts layers as they follow each other: conv1.conv_0, conv1.norm_0, ..., a block after its layers, then all."""
+    block, _, layer = name.partition(".")
+    return block or "whole", _LAYERS.index(layer) if layer in _LAYERS else len(_LAYERS)
 
 
 def _leaves(tree: Any) -> list[tuple[Any, Any]]:

@@ -15,7 +15,7 @@ from jax_s6.errors import InputError
 DEFAULT_MODEL = Path(__file__).parent / "_model" / "params.safetensors"
 """The network that ships with the package; what made it is in the JSON file beside it."""
 PARAMS_FILE = "params.safetensors"
-MAX_BATCH = 512
+_BATCH_SIZES = (1, 8, 64, 512)  # each is compiled once, so few
 _FASHION = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 _KMNIST = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
 _CLASS_NAMES = {"fashion_mnist": _FASHION, "kmnist": _KMNIST}
@@ -48,8 +48,8 @@ class Model:
         Raises:
             InputError: The array has another shape or type, or numbers outside of the range.
         """
-        images = _check_images(images)
-        parts = [self._batch(images[start : start + MAX_BATCH]) for start in range(0, len(images), MAX_BATCH)]
+        images, most = _check_images(images), _BATCH_SIZES[-1]
+        parts = [self._batch(images[start : start + most]) for start in range(0, len(images), most)]
         return np.concatenate(parts) if parts else np.zeros((0, model.NUM_OUTPUTS), np.float32)
 
     def predict(self, images: Any) -> np.ndarray:
@@ -61,9 +61,9 @@ class Model:
         return np.array(jax.nn.softmax(self.logits(images)))
 
     def _batch(self, images: np.ndarray) -> np.ndarray:
-        """Computes one batch, padded to a power of two so that few sizes are compiled."""
+        """Computes one batch, padded to the next of a few sizes."""
         count = len(images)
-        padded = np.zeros((1 << (count - 1).bit_length(), *images.shape[1:]), images.dtype)
+        padded = np.zeros((min(size for size in _BATCH_SIZES if size >= count), *images.shape[1:]), images.dtype)
         padded[:count] = images
         return np.asarray(_apply(self.variables, padded))[:count]
 

@@ -1,6 +1,7 @@
 """TensorBoard's own reader finds what train and sweep wrote."""
 
 import io
+import json
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata, plugin_data_pb2
 
-from jax_s6 import sweep_command, tensorboard, train
+from jax_s6 import report_folder, sweep_command, tensorboard, train
+from jax_s6.predict import load_model
 from tests.conftest import write_idx
 
 HISTORY = [
@@ -41,6 +43,8 @@ def test_a_run_has_scalars_filters_and_mistakes(folder, tmp_path):
     assert set(events.Tags()["images"]) == {"filters/conv1", "mistakes/most_confident"}
     with Image.open(io.BytesIO(events.Images("filters/conv1")[0].encoded_image_string)) as image:
         assert image.size == (15 * 16, 15 * 16)
+    found = report_folder.read_folder(out)  # the report takes what train wrote
+    assert [len(values) for values in found.lanes[0]["metrics"].values()] == [2, 2, 2, 2] and found.params
 
 
 def test_a_lane_has_its_hyper_parameters_and_results(tmp_path):
@@ -76,7 +80,13 @@ def test_the_sweeps_command_writes_a_folder_a_lane(folder, tmp_path):
     lanes = sorted(path.name for path in (out / "tensorboard").iterdir())
     assert lanes == ["lane-00000", "lane-00001"]
     assert len(read(out / "tensorboard" / "lane-00000").Scalars("loss/test")) == 1
-    assert (out / "params.safetensors").is_file() and (out / "config.json").is_file()
+    found = report_folder.read_folder(out)  # and what sweep wrote
+    assert [lane["label"] for lane in found.lanes] == ["rate 0.01", "rate 0.1"] and len(found.results) == 2
+    best = json.loads((out / "summary.json").read_text())["best_lane"]["learning_rate"]
+    assert (
+        found.config.optimizer.learning_rate == best == train.read_config(out / "config.json").optimizer.learning_rate
+    )
+    assert np.isfinite(load_model(out).logits(np.zeros((1, 28, 28), np.uint8))).all()
 
 
 def test_tiles_are_where_they_belong():
