@@ -45,7 +45,6 @@ QUESTION = Question(
     check=None,
     note=(
         "The batch is recipe best's; the notebook's loop has its own of 128, PyTorch's defaults, and an .item() a step."
-        " The DataLoader warps with Pillow, as torchvision's RandomAffine does. PyTorch trains with the SGD recipe of"
-        " time_to_accuracy."
+        " The DataLoader warps with Pillow, as torchvision's RandomAffine does, without the elastic part."
     ),
 )

@@ -14,6 +14,7 @@ from benchmarks import recipes, work
 from benchmarks.recipe_ours import first_images, reached
 from benchmarks.torch_arms import DEVICE, Batches, Net, parameters, synchronise
 from benchmarks.worker import Task
+from jax_s6.augment import elastic_waves
 from jax_s6.config import AugmentConfig, TrainConfig
 
 _kept: dict[Any, Any] = {}
@@ -32,7 +33,8 @@ class Run:
         recipes.require_torch_can(config)
         torch.manual_seed(config.seed)
         self.config, self.steps = config, num_images // config.batch_size * config.num_epochs
-        self.net = Net().to(DEVICE, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        rates = (config.model.dropout_conv1, config.model.dropout_conv2, config.model.dropout_conv3)
+        self.net = Net(rates).to(DEVICE, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         kernels = [p for p in self.net.parameters() if p.ndim == 4]
         others = [p for p in self.net.parameters() if p.ndim != 4]
         groups = [{"params": kernels, "weight_decay": config.optimizer.weight_decay}]
@@ -45,11 +47,16 @@ class Run:
             self._optimizer = torch.optim.AdamW(groups, rate, (momentum, 0.999), fused=True)
         self._step = 0
 
+    @property
+    def progress(self) -> float:
+        """Steps taken over the steps of the whole run."""
+        return self._step / self.steps
+
     def train(self, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
         """Trains on normalised batches."""
         self.net.train()
         for x, y in batches:
-            rate = recipes.relative_rate(self.config.optimizer, self._step / self.steps)
+            rate = recipes.relative_rate(self.config.optimizer, self.progress)
             for group in self._optimizer.param_groups:
                 group["lr"] = self.config.optimizer.learning_rate * rate
             self._optimizer.zero_grad()
@@ -78,18 +85,18 @@ def tensors(images: Any, labels: Any) -> tuple[torch.Tensor, torch.Tensor]:
     return x, torch.from_numpy(labels).long().to(DEVICE)
 
 
-def shuffled(x: torch.Tensor, y: torch.Tensor, config: TrainConfig) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
-    """Whole batches in a new order, augmented on the way."""
-    size = config.batch_size
+def shuffled(x: torch.Tensor, y: torch.Tensor, run: Run) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
+    """Whole batches in a new order, augmented on the way as the run's progress has it."""
+    size, augment = run.config.batch_size, run.config.augment
     order = torch.randperm(len(y), device=DEVICE)[: len(y) // size * size]
     for indices in order.split(size):
         images = x[indices]
-        images = warp(images, config.augment) if config.augment.enabled else images
+        images = warp(images, recipes.annealed(augment, run.progress)) if augment.enabled else images
         yield images.contiguous(memory_format=torch.channels_last), y[indices]
 
 
 def warp(x: torch.Tensor, strengths: AugmentConfig) -> torch.Tensor:
-    """The affine warp of ``jax_s6.augment`` on a batch at once; the border is black."""
+    """The affine and elastic warp of ``jax_s6.augment`` on a batch at once; the border is black."""
     amounts = torch.rand(5, len(x), device=x.device) * 2 - 1
     angle = math.radians(strengths.rotation) * amounts[0]
     shear = torch.tan(math.radians(strengths.shear) * amounts[1])
@@ -100,18 +107,23 @@ def warp(x: torch.Tensor, strengths: AugmentConfig) -> torch.Tensor:
     theta = torch.stack((a, b, -a * shift_x - b * shift_y, c, d, -c * shift_x - d * shift_y), 1).view(-1, 2, 3)
     black = -work.MEAN / work.STD
     grid = affine_grid(theta, list(x.shape), align_corners=False)
+    if strengths.elastic:
+        waves = torch.from_numpy(elastic_waves(x.shape[-1])).to(x.device)
+        noise = torch.randn(len(x), 2, waves.shape[1], waves.shape[1], device=x.device)
+        field = torch.einsum("bdij,yi,xj->byxd", noise, waves, waves)
+        grid = grid + 2 * strengths.elastic / x.shape[-1] * field
     return grid_sample(x - black, grid, align_corners=False) + black
 
 
 def epoch(*, images: int, source: str) -> Task:
     """Trains an epoch from one of three sources of images."""
-    config = recipes.named("sgd")  # an epoch's speed does not depend on what of a recipe PyTorch lacks
+    config = recipes.named("best")
     dataset = first_images(images)
     if source != "memory":
         return _loader_epoch(config, dataset, source)
     run = Run(config, images)
     x, y = tensors(dataset.train_images, dataset.train_labels)
-    return Task(lambda n: run.train(shuffled(x, y, config)), images, parameters(run.net), repeatable=False)
+    return Task(lambda n: run.train(shuffled(x, y, run)), images, parameters(run.net), repeatable=False)
 
 
 def _loader_epoch(config: TrainConfig, dataset: Any, source: str) -> Task:
@@ -124,7 +136,7 @@ def _loader_epoch(config: TrainConfig, dataset: Any, source: str) -> Task:
         run = Run(config, len(items))
         return Task(lambda n: run.train(loader), len(items), parameters(run.net), repeatable=False)
     loader = torch.utils.data.DataLoader(_Items(images, AugmentConfig()), 128, shuffle=True)
-    net = Net(0.25)
+    net = Net((0.25, 0.25, 0.25))
     optimizer = torch.optim.SGD(net.parameters(), 0.01, 0.9)
     return Task(lambda n: _notebook_epoch(net, optimizer, loader), len(images), parameters(net), repeatable=False)
 
@@ -195,7 +207,7 @@ def train_run(recipe: str, seed: int, dataset: Any, **changes: Any) -> list[dict
     test = list(zip(*(part.split(1000) for part in tensors(dataset.test_images, dataset.test_labels)), strict=True))
     for number in range(config.num_epochs):
         start = time.perf_counter()
-        run.train(shuffled(x, y, config))
+        run.train(shuffled(x, y, run))
         accuracy = run.accuracy(test)
         history.append({"epoch": number + 1, "test_accuracy": accuracy, "seconds": time.perf_counter() - start})
     return history

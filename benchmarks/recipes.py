@@ -11,11 +11,13 @@ SGD = TrainConfig(
 )
 """SGD with Nesterov's momentum, one cycle, light augmentation: what PyTorch's users would take too."""
 QUALITY = TrainConfig(num_epochs=1, optimizer=OptimizerConfig(learning_rate=0.1))
+STRENGTHS = ("rotation", "shift", "scale", "shear", "elastic")
 # Settings that PyTorch's arm has; a recipe that changes another one is not what it could train.
 IN_TORCH = {
     *("recipe", "seed", "num_epochs", "batch_size", "label_smoothing", "optimizer", "learning_rate", "momentum"),
     *("nesterov", "weight_decay", "schedule", "warmup_fraction", "initial_fraction", "final_fraction", "convolution"),
-    *("precision", "rotation", "shift", "scale", "shear"),
+    *("precision", "rotation", "shift", "scale", "shear", "elastic", "anneal_fraction"),
+    *("dropout_conv1", "dropout_conv2", "dropout_conv3"),
 }
 
 
@@ -47,6 +49,14 @@ def require_torch_can(config: TrainConfig) -> None:
                 raise ValueError(f"the recipe has {field.name} {value}, which PyTorch's arm has not")
     if config.optimizer.optimizer not in ("sgd", "adamw"):
         raise ValueError(f"the recipe's optimizer is {config.optimizer.optimizer}, which PyTorch does not have")
+
+
+def annealed(strengths: AugmentConfig, progress: float) -> AugmentConfig:
+    """The strengths at a point of the run, as ``jax_s6.augment.annealed`` has them."""
+    if not strengths.anneal_fraction:
+        return strengths
+    factor = min(1.0, (1 - progress) / strengths.anneal_fraction)
+    return dataclasses.replace(strengths, **{name: factor * getattr(strengths, name) for name in STRENGTHS})
 
 
 def relative_rate(optimizer: OptimizerConfig, progress: float) -> float:

@@ -21,7 +21,7 @@ QUESTION = Question(
     note=(
         "The first epoch whose accuracy reaches the target, training and judging counted, compilation not. An arm whose"
         " run ends below the target is listed as not run, with the accuracy that it reached. Both targets are read from"
-        " one run. Where PyTorch lacks a part of recipe best that is not run. The SGD recipe, in both, is Nesterov's"
-        " momentum, one cycle to 0.1, batch 64 and light affine augmentation, images in memory."
+        " one run. PyTorch trains eager and channels_last, its images in memory and warped a batch at once. The SGD"
+        " recipe is Nesterov's momentum, one cycle to 0.1, batch 64 and light affine augmentation."
     ),
 )

@@ -53,11 +53,14 @@ def elastic_field(keys: chex.PRNGKey, height: int, width: int) -> jax.Array:
         float32 ``[2, height, width, batch]``: along y and along x, in pixels, each with mean square 1.
     """
     noise = jax.vmap(lambda key: jax.random.normal(key, (2, _NUM_WAVES, _NUM_WAVES)))(keys)
-    return jnp.einsum("bdij,yi,xj->dyxb", noise, _waves(height), _waves(width))
+    return jnp.einsum("bdij,yi,xj->dyxb", noise, elastic_waves(height), elastic_waves(width))
 
 
-def _waves(size: int) -> np.ndarray:
-    """The cosines along an axis, ``[size, waves]``, weighted by the Gaussian; the weights' squares add up to 1."""
+def elastic_waves(size: int) -> np.ndarray:
+    """Returns the cosines along an axis, float32 ``[size, waves]``, weighted by the Gaussian.
+
+    The squares of the weights add up to 1.
+    """
     wave, pixel = np.arange(_NUM_WAVES), np.arange(size)[:, None]
     weights = np.exp(-0.5 * (np.pi * wave * ELASTIC_SMOOTHNESS / size) ** 2)
     cosines = np.where(wave > 0, np.sqrt(2), 1.0) * np.cos(np.pi * wave * (pixel + 0.5) / size)

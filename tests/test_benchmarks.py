@@ -295,11 +295,38 @@ def test_our_arm_has_the_reference_losses():
 
 def test_recipe_that_pytorch_lacks_is_refused():
     from benchmarks import recipes
-    from jax_s6.config import ModelConfig, TrainConfig
+    from jax_s6.config import OptimizerConfig, TrainConfig
 
     recipes.require_torch_can(recipes.SGD)
-    with pytest.raises(ValueError, match="dropout_conv1"):
-        recipes.require_torch_can(TrainConfig(model=ModelConfig(dropout_conv1=0.1)))
+    recipes.require_torch_can(recipes.named("best"))
+    with pytest.raises(ValueError, match="decay_rate"):
+        recipes.require_torch_can(TrainConfig(optimizer=OptimizerConfig(decay_rate=0.3)))
+
+
+@pytest.mark.torch
+def test_warps_of_both_frameworks_are_alike():
+    """Not the same draws, but the same distribution: the mean image, and how far images scatter about it."""
+    import jax
+    import torch
+
+    from benchmarks import recipe_torch, recipes
+    from jax_s6.augment import augment
+    from jax_s6.config import RECIPES, AugmentConfig, Hyperparameters
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    strengths = AugmentConfig(rotation=20.0, shift=3.0, scale=0.2, shear=10.0, elastic=1.5, anneal_fraction=0.5)
+    halved = recipes.annealed(strengths, 0.75)
+    assert (halved.rotation, halved.elastic, halved.anneal_fraction) == (10.0, 0.75, 0.5)
+    image = np.zeros((1, 28, 28, 1), np.uint8)
+    image[0, 6:22, 12:16] = 255
+    images = np.repeat(image, 3000, 0)
+    hyper = Hyperparameters.of(dataclasses.replace(RECIPES["best"], augment=strengths))
+    ours = np.asarray(augment(jax.random.split(jax.random.key(0), 3000), images, hyper))[..., 0] / 255
+    x, _ = recipe_torch.tensors(images, np.zeros(3000, np.int32))
+    theirs = recipe_torch.warp(x, strengths).numpy()[:, 0] * work.STD + work.MEAN
+    np.testing.assert_allclose(theirs.mean(0), ours.mean(0), atol=0.06)
+    assert theirs.std(0).mean() == pytest.approx(ours.std(0).mean(), rel=0.05)
 
 
 def test_rates_of_both_frameworks_are_the_same():

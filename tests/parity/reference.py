@@ -12,11 +12,11 @@ def block(in_channels: int, pool: bool, dropout: float) -> nn.Sequential:
 
 
 class Net(nn.Module):
-    def __init__(self, dropout: float = 0.0):
+    def __init__(self, dropout: tuple[float, float, float] = (0.0, 0.0, 0.0)):
         super().__init__()
-        self.conv1 = block(1, True, dropout)
-        self.conv2 = block(16, True, dropout)
-        self.conv3 = block(16, False, dropout)
+        self.conv1 = block(1, True, dropout[0])
+        self.conv2 = block(16, True, dropout[1])
+        self.conv3 = block(16, False, dropout[2])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits of normalised images [batch, 1, 28, 28]; the log-softmax is in the loss."""
