@@ -192,20 +192,10 @@ class GroupTrainer:
         self._store(chunk, new)
         self.train_seconds += time.perf_counter() - start
         self.lane_epochs += len(chunk)
-        return _divide(metrics, len(chunk))
+        return {name: values[: len(chunk)] for name, values in loop.means(metrics).items()}
 
     def _store(self, chunk: np.ndarray, new: TrainState) -> None:
         def assign(kept: np.ndarray, computed: np.ndarray) -> None:
             kept[chunk] = computed[: len(chunk)]
 
         jax.tree.map(assign, self.state, new)
-
-
-def _divide(metrics: loop.EpochMetrics, count: int) -> dict[str, np.ndarray]:
-    """Divides sums by counts, for the first lanes."""
-    values = {}
-    for split, sums in metrics._asdict().items():
-        if sums is not None:
-            for name, total in (("loss", sums.loss), ("accuracy", sums.correct)):
-                values[f"{split}_{name}"] = (np.asarray(total, np.float64) / sums.count)[:count]
-    return values

@@ -19,7 +19,7 @@ from jax.sharding import PartitionSpec as P
 from jax_s6 import model, steps
 from jax_s6.config import Hyperparameters
 from jax_s6.state import Keys, Program, TrainState, create_train_state
-from jax_s6.steps import Metrics
+from jax_s6.steps import Metrics, TrainMetrics
 
 LANE_AXIS, BATCH_AXIS = "lane", model.BATCH_AXIS
 EVAL_BATCH = 125
@@ -59,7 +59,7 @@ def epoch_order(key: chex.PRNGKey, epoch: jax.typing.ArrayLike, num_images: int,
 
 def train_epoch(
     program: Program, hyper: Hyperparameters, state: TrainState, train: Split, epoch: jax.Array
-) -> tuple[TrainState, Metrics]:
+) -> tuple[TrainState, TrainMetrics]:
     """Trains one lane for one epoch; on a mesh, this device does its part of every batch."""
     keys = Keys.of(hyper.seed)
     size, num_steps = program.config.batch_size, program.steps_per_epoch
@@ -68,7 +68,7 @@ def train_epoch(
         part = size // jax.lax.axis_size(program.axis_name)
         order = jax.lax.dynamic_slice_in_dim(order, jax.lax.axis_index(program.axis_name) * part, part, axis=1)
 
-    def step(state: TrainState, indices: jax.Array) -> tuple[TrainState, Metrics]:
+    def step(state: TrainState, indices: jax.Array) -> tuple[TrainState, TrainMetrics]:
         images = train.images.at[indices].get(mode="promise_in_bounds")
         labels = train.labels.at[indices].get(mode="promise_in_bounds")
         return steps.train_step(program, hyper, keys, state, images, labels)
@@ -97,9 +97,25 @@ def evaluate(program: Program, state: TrainState, split: Split) -> Metrics:
 class EpochMetrics(NamedTuple):
     """An epoch's sums, ``[lanes]`` each; ``validation`` is None without a holdout."""
 
-    train: Metrics
+    train: TrainMetrics
     test: Metrics
     validation: Metrics | None
+
+
+def means(metrics: EpochMetrics) -> dict[str, np.ndarray]:
+    """Divides an epoch's sums, fetched to the host, by their counts.
+
+    Returns:
+        float64 ``[lanes]`` by name: ``train_loss``, ``train_accuracy``, ``train_gradient_norm``, ``train_update_norm``,
+        ``test_loss``, ``test_accuracy``, and the last two for ``validation`` where there is one.
+    """
+    values = {}
+    for split, sums in metrics._asdict().items():
+        for name, total in ({} if sums is None else sums._asdict()).items():
+            if name != "count":
+                name = "accuracy" if name == "correct" else name
+                values[f"{split}_{name}"] = np.asarray(total, np.float64) / sums.count
+    return values
 
 
 class Trainer:
@@ -107,7 +123,7 @@ class Trainer:
 
     Attributes:
         create: ``(hyper) -> state``, each with leading dimension ``[lanes]``.
-        train: ``(hyper, state, epoch, train) -> (state, Metrics)``: an epoch without the judging, for benchmarks.
+        train: ``(hyper, state, epoch, train) -> (state, TrainMetrics)``: an epoch without the judging, for benchmarks.
         epoch: ``(hyper, state, epoch, train, test, validation) -> (state, EpochMetrics)``; donates the state, and is
             traced once, or says so. ``validation`` is a Split or None.
         program: The static part, on the mesh's batch axis.
@@ -134,7 +150,8 @@ class Trainer:
         def pass_over(hyper, state, number, train):
             shape = state.step.shape
             count = jnp.full(shape, program.steps_per_epoch * program.config.batch_size, jnp.int32)
-            return state, Metrics(jnp.full(shape, jnp.nan, jnp.float32), jnp.zeros_like(count), count)
+            nan = jnp.full(shape, jnp.nan, jnp.float32)
+            return state, TrainMetrics(nan, jnp.zeros_like(count), count, nan, nan)
 
         def judge_lanes(state, split):
             return jax.lax.map(lambda lane: evaluate(program, lane, split), state, batch_size=width)

@@ -21,6 +21,24 @@ class Metrics(NamedTuple):
     count: jax.Array
 
 
+class TrainMetrics(NamedTuple):
+    """Sums over the images of training steps, scalars like those of ``Metrics``.
+
+    Attributes:
+        loss: Before the steps' updates.
+        correct: Likewise.
+        count: Images.
+        gradient_norm: Euclidean norm of the gradient of the mean loss, counted once for each image of its step.
+        update_norm: Of what the optimizer adds to the parameters, likewise.
+    """
+
+    loss: jax.Array
+    correct: jax.Array
+    count: jax.Array
+    gradient_norm: jax.Array
+    update_norm: jax.Array
+
+
 def cross_entropy(logits: jax.Array, labels: jax.Array, num_classes: int, smoothing: Any) -> jax.Array:
     """Computes each image's cross-entropy over the 16 outputs, the target smoothed over the real classes.
 
@@ -76,7 +94,7 @@ def loss_fn(
 
 def train_step(
     program: Program, hyper: Hyperparameters, keys: Keys, state: TrainState, images: jax.Array, labels: jax.Array
-) -> tuple[TrainState, Metrics]:
+) -> tuple[TrainState, TrainMetrics]:
     """Takes one step on one batch, or none if the lane has diverged.
 
     Args:
@@ -88,7 +106,7 @@ def train_step(
         labels: int32 ``[batch]``.
 
     Returns:
-        The state after the step, and the whole batch's sums, before the step's update.
+        The state after the step, and the whole batch's sums.
     """
     config = program.config
     positions = jnp.arange(labels.size, dtype=jnp.int32)
@@ -115,7 +133,8 @@ def train_step(
     diverged_at = jnp.where((state.diverged_at < 0) & ~jnp.isfinite(metrics.loss), state.step, state.diverged_at)
     new = TrainState(state.step + 1, params, batch_stats, opt_state, diverged_at)
     frozen = state._replace(diverged_at=diverged_at)
-    return jax.tree.map(lambda a, b: jnp.where(diverged_at < 0, a, b), new, frozen), metrics
+    norms = (metrics.count.astype(jnp.float32) * optax.global_norm(tree) for tree in (grads, updates))
+    return jax.tree.map(lambda a, b: jnp.where(diverged_at < 0, a, b), new, frozen), TrainMetrics(*metrics, *norms)
 
 
 def eval_step(program: Program, state: TrainState, images: jax.Array, labels: jax.Array, valid: jax.Array) -> Metrics:

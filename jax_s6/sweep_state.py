@@ -33,8 +33,10 @@ class Records:
     def __init__(self, plan: Plan, holdout: int):
         """Makes room."""
         splits = ("train", "test", *(["validation"] if holdout else []))
+        names = [f"{split}_{kind}" for split in splits for kind in ("loss", "accuracy")]
+        names += ["train_gradient_norm", "train_update_norm"]
         shape = (plan.num_lanes, plan.num_epochs)
-        self.metrics = {f"{split}_{kind}": np.full(shape, np.nan) for split in splits for kind in ("loss", "accuracy")}
+        self.metrics = {name: np.full(shape, np.nan) for name in names}
         self.epochs = np.zeros(plan.num_lanes, np.int64)
         self.diverged_at = np.full(plan.num_lanes, -1, np.int64)
         self.pruned_at = np.zeros(plan.num_lanes, np.int64)

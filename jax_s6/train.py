@@ -188,23 +188,14 @@ def train(
             seconds = time.perf_counter() - start
             if before is not None:
                 nans.check_epoch(trainer.program, hyper, before, splits[0], epoch, metrics)
-            history.append({"epoch": epoch + 1, **_rows(metrics), "seconds": seconds})
+            row = {name: float(values[0]) for name, values in loop.means(metrics).items()}
+            history.append({"epoch": epoch + 1, **row, "seconds": seconds})
             on_epoch(history[-1], images_per_epoch / seconds)
             keeper.epoch_done(state, history, config.num_epochs)
     variables = jax.tree.map(lambda x: np.asarray(x[0]), {"params": state.params, "batch_stats": state.batch_stats})
     diverged_at = int(state.diverged_at[0])
     summary = _summary(config, dataset, history, compile_seconds, images_per_epoch, diverged_at)
     return TrainResult(variables, history, summary)
-
-
-def _rows(metrics: loop.EpochMetrics) -> dict[str, float]:
-    """Divides an epoch's sums by their counts, for the only lane."""
-    row = {}
-    for name, sums in metrics._asdict().items():
-        if sums is not None:
-            row[f"{name}_loss"] = float(sums.loss[0]) / int(sums.count[0])
-            row[f"{name}_accuracy"] = int(sums.correct[0]) / int(sums.count[0])
-    return row
 
 
 def _summary(

@@ -52,6 +52,8 @@ from jax_s6.errors import InputError
         (AugmentConfig, "rotation", 181.0),
         (AugmentConfig, "scale", 1.0),
         (AugmentConfig, "shift", float("nan")),
+        (AugmentConfig, "elastic", 7.5),
+        (AugmentConfig, "anneal_fraction", 1.5),
     ],
 )
 def test_value_out_of_range_is_named(kind, name, value):

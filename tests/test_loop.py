@@ -133,6 +133,19 @@ def test_divergence_freezes_a_lane_and_touches_no_other(bars, alone):
     jax.tree.map(np.testing.assert_array_equal, lane(state, 0), lane(alone[0][0], 0))
 
 
+@pytest.mark.parametrize("batch_devices", [1, 2])
+def test_norms_are_those_of_gradient_and_update(bars, batch_devices):
+    hyper = Hyperparameters.of(GENTLE)
+    state, [metrics] = run(bars, [hyper], batch_devices=batch_devices, config=GENTLE, count=32)  # one step
+    before = create_train_state(Program(GENTLE, 32), jax.tree.map(jnp.float32, hyper)._replace(seed=jnp.uint32(0)))
+    changes = jax.tree.map(lambda new, old: np.square(np.float64(new[0]) - old).sum(), state.params, before.params)
+    values = loop.means(metrics)
+    assert values["train_update_norm"][0] == pytest.approx(sum(jax.tree.leaves(changes)) ** 0.5, rel=1e-4)
+    rate = hyper.learning_rate * hyper.initial_fraction  # Nesterov's first step: rate (1 + momentum) gradient
+    first = rate * (1 + hyper.momentum) * values["train_gradient_norm"][0]
+    assert values["train_update_norm"][0] == pytest.approx(first, rel=1e-5)
+
+
 def test_same_seed_means_same_weights_order_and_masks():
     program = Program(CONFIG, 500)
     hypers = [Hyperparameters(*map(np.float32, h))._replace(seed=np.uint32(0)) for h in lanes(2)]

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from jax_s6 import loop, nans, train
-from jax_s6.config import RECIPES, AugmentConfig, Hyperparameters
+from jax_s6.config import RECIPES, AugmentConfig, Hyperparameters, ModelConfig
 from jax_s6.errors import InputError
 from jax_s6.grid import override
 from jax_s6.state import Program, create_train_state
 
-CONFIG = dataclasses.replace(RECIPES["best"], num_epochs=2, batch_size=50, augment=AugmentConfig())
+CONFIG = dataclasses.replace(RECIPES["best"], num_epochs=2, batch_size=50, model=ModelConfig(), augment=AugmentConfig())
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 
 from jax_s6 import train
 from jax_s6.checkpoint import Store
-from jax_s6.config import RECIPES, AugmentConfig
+from jax_s6.config import RECIPES, AugmentConfig, ModelConfig
 from jax_s6.train_state import Keeper
 from tests.faults.runs import PLAIN, finish, kill, start, write_bars
 
@@ -22,7 +22,9 @@ pytestmark = pytest.mark.slow
 
 def test_two_hundred_epochs_leak_nothing_and_compile_once(bars, tmp_path):
     """With a checkpoint an epoch; chex's counter in the trainer raises at a second trace."""
-    config = dataclasses.replace(RECIPES["best"], num_epochs=200, batch_size=50, augment=AugmentConfig())
+    config = dataclasses.replace(
+        RECIPES["best"], num_epochs=200, batch_size=50, model=ModelConfig(), augment=AugmentConfig()
+    )
     process, sizes = psutil.Process(), []
     store = Store(tmp_path / "checkpoints", {})
     store.clear()
