@@ -111,10 +111,10 @@ def means(metrics: EpochMetrics) -> dict[str, np.ndarray]:
     """
     values = {}
     for split, sums in metrics._asdict().items():
-        for name, total in ({} if sums is None else sums._asdict()).items():
-            if name != "count":
-                name = "accuracy" if name == "correct" else name
-                values[f"{split}_{name}"] = np.asarray(total, np.float64) / sums.count
+        totals = {} if sums is None else sums._asdict()
+        count = totals.pop("count", None)
+        for name, total in totals.items():
+            values[f"{split}_{'accuracy' if name == 'correct' else name}"] = np.asarray(total, np.float64) / count
     return values
 
 

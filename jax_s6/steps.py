@@ -133,7 +133,7 @@ def train_step(
     diverged_at = jnp.where((state.diverged_at < 0) & ~jnp.isfinite(metrics.loss), state.step, state.diverged_at)
     new = TrainState(state.step + 1, params, batch_stats, opt_state, diverged_at)
     frozen = state._replace(diverged_at=diverged_at)
-    norms = (metrics.count.astype(jnp.float32) * optax.global_norm(tree) for tree in (grads, updates))
+    norms = (metrics.count.astype(jnp.float32) * optax.tree.norm(tree) for tree in (grads, updates))
     return jax.tree.map(lambda a, b: jnp.where(diverged_at < 0, a, b), new, frozen), TrainMetrics(*metrics, *norms)
 
 

@@ -122,4 +122,4 @@ def test_help_shows_ranges_and_defaults(capsys):
         train.parse_command(["--help"])
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert stop.value.code == 0
-    assert "Peak learning rate, > 0. (default: 0.1)" in text and "--num-epochs" in text
+    assert "Peak learning rate, > 0. (default: 0.15)" in text and "--num-epochs" in text

@@ -129,7 +129,7 @@ SETTINGS = [
 ]
 TRAIN = [
     *SETTINGS,
-    ("--devices 3", "devices must divide the batch_size 64, got 3"),
+    ("--devices 3", "devices must divide the batch_size 128, got 3"),
     ("--learning-rate 0.1 0.2", "0.2"),
     ("--seed", "--seed"),
     ("--prune", "--prune"),
@@ -154,7 +154,10 @@ SWEEP = [
         "process_id must be >= 0 and < num_processes 2",
     ),
     (
-        "--seed " + " ".join(map(str, range(120))) + " --momentum " + " ".join(f"0.{i}" for i in range(100, 1000)),
+        "--learning-rate 0.1 --seed "
+        + " ".join(map(str, range(120)))
+        + " --momentum "
+        + " ".join(f"0.{i}" for i in range(100, 1000)),
         "the grid must have <= 100,000 lanes, got 108,000",
     ),
 ]

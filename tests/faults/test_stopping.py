@@ -26,8 +26,8 @@ def compile(stopper):
     hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
 
 def prepare(stopper):
-    print("ready", flush=True)
     try:
+        print("ready", flush=True)
         time.sleep(100)
     except Exception:
         print("taken for a failure")
