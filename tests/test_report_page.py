@@ -175,6 +175,7 @@ def open_page(browser, page_file):
     def open_it(viewport=DESK, **options):
         contexts.append(context := browser.new_context(viewport=viewport, offline=True, **options))
         page = context.new_page()
+        page.set_default_timeout(120_000)  # the other cores may be compiling
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda request: request.url.startswith("file:") or complaints.append(request.url[:80]))

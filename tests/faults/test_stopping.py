@@ -7,8 +7,10 @@ import time
 
 import pytest
 
+# A shell's background job inherits an ignored SIGINT, and the test run may be one.
 COMMAND = """
-import ctypes, hashlib, sys, time
+import ctypes, hashlib, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from jax_s6 import cli, stopping
 stopping.GRACE_SECONDS = 1.0
 
@@ -95,7 +97,6 @@ def test_interrupt_outside_a_run_has_no_traceback():
 
 def test_handlers_are_put_back():
     code = COMMAND.replace("WORK", "pass").replace("cli.run(main)", "main(); main(); print(signal.getsignal(2))")
-    code = f"import signal\n{code}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
     assert "default_int_handler" in done.stdout
 
