@@ -66,7 +66,7 @@ def parse(args, base=RECIPES["best"]):
     return sweep_command.from_grid_config(command.run, base)
 
 
-def test_files_are_those_of_the_issue_and_nothing_else(finished):
+def test_files_are_those_promised_and_nothing_else(finished):
     assert sorted(p.name for p in finished.iterdir()) == [
         "config.json", "history.csv", "params.safetensors", "summary.json", "sweep.csv", "sweep.png",
     ]  # fmt: skip

@@ -33,7 +33,7 @@ def read_summary(out):
     return json.loads((out / "summary.json").read_text())
 
 
-def test_summary_says_what_the_issue_asks(run):
+def test_summary_says_what_is_promised(run):
     summary = read_summary(run)
     expected = {"recipe": "best", "seed": 0, "num_params": 11_952, "num_epochs": 2, "batch_size": 50}
     assert expected.items() <= summary.items()
