@@ -3,7 +3,7 @@
 Images are ``[batch, height, width, 1]`` outside and CHWN inside; see ``ops`` for why.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import chex
 import flax.linen as nn
@@ -29,6 +29,56 @@ def _uniform_by_fan_in(fan_in: int) -> nn.initializers.Initializer:
     return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
+def per_channel(x: jax.Array, ndim: int = 4) -> jax.Array:
+    """Gives ``[channels]`` the dimensions of CHWN, or of phases if ``ndim`` is 5."""
+    return x.reshape((1,) * (ndim - 4) + (-1, 1, 1, 1))
+
+
+class Affine(NamedTuple):
+    """A map ``scale * x + shift`` of each channel: float32 ``[channels]`` each."""
+
+    scale: jax.Array
+    shift: jax.Array
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Applies the map to CHWN."""
+        return x * per_channel(self.scale) + per_channel(self.shift)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation as PyTorch's, whose running variance is unbiased, given as a map to be applied later.
+
+    What comes after it, a convolution or a pooling, can take the map over into its weights or apply it to fewer
+    numbers; and the gradients of the map's 2 x 16 numbers replace sums over whole activations.
+    """
+
+    axis_name: str | None
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> Affine:
+        """Normalises CHWN or phases by the whole batch's statistics (over all devices), or by the running ones."""
+        scale = self.param("scale", nn.initializers.ones, (NUM_OUTPUTS,))
+        bias = self.param("bias", nn.initializers.zeros, (NUM_OUTPUTS,))
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (NUM_OUTPUTS,))
+        running_var = self.variable("batch_stats", "var", jnp.ones, (NUM_OUTPUTS,))
+        if train:
+            axes = tuple(axis for axis in range(x.ndim) if axis != x.ndim - 4)
+            sums = jnp.stack([x.mean(axes), (x * x).mean(axes)])
+            mean, square = sums if self.axis_name is None else jax.lax.pmean(sums, self.axis_name)
+            var = jnp.maximum(square - mean * mean, 0.0)
+            if not self.is_initializing():
+                count = x.size // NUM_OUTPUTS * (1 if self.axis_name is None else jax.lax.axis_size(self.axis_name))
+                new = 1 - self.momentum
+                running_mean.value = self.momentum * running_mean.value + new * mean
+                running_var.value = self.momentum * running_var.value + new * var * (count / (count - 1))
+        else:
+            mean, var = running_mean.value, running_var.value
+        scale = scale * jax.lax.rsqrt(var + self.epsilon)
+        return Affine(scale, bias - mean * scale)
+
+
 class Conv3x3(nn.Module):
     """A 3x3 convolution with padding 1 and a bias, then ReLU."""
 
@@ -37,12 +87,16 @@ class Conv3x3(nn.Module):
     dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: jax.Array, to_phases: bool = False) -> jax.Array:
-        """Maps CHWN, or phases if the stride is 2, to CHWN, or to phases if asked."""
+    def __call__(self, x: jax.Array, norm: Affine | None = None, to_phases: bool = False) -> jax.Array:
+        """Maps CHWN, or phases if the stride is 2, to CHWN, or to phases if asked; ``norm`` is applied to x first."""
         in_channels = x.shape[-4]
         init = _uniform_by_fan_in(9 * in_channels)
         kernel = self.param("kernel", init, (3, 3, in_channels, NUM_OUTPUTS))
-        bias = self.param("bias", init, (NUM_OUTPUTS,))
+        bias = per_channel(self.param("bias", init, (NUM_OUTPUTS,)), 5 if to_phases else 4)
+        if norm is not None:  # conv(scale x + shift) = conv'(x) + the response to shift
+            height, width = (size * (2 if x.ndim == 5 else 1) for size in x.shape[-3:-1])
+            bias = bias + ops.constant_response(kernel, norm.shift, (height, width), self.stride)
+            kernel = kernel * norm.scale.reshape(1, 1, -1, 1)
         if to_phases:
             y = ops.conv3x3_to_phases(x, kernel, self.dtype)
         elif x.ndim == 5:
@@ -50,23 +104,7 @@ class Conv3x3(nn.Module):
         else:
             convolve = ops.conv3x3 if self.convolution == "matmul" else ops.conv3x3_xla
             y = convolve(x, kernel, self.stride, self.dtype)
-        y = jnp.asarray(y)
-        return nn.relu(y + bias.reshape((1,) * (y.ndim - 4) + (NUM_OUTPUTS, 1, 1, 1)))
-
-
-class BatchNorm(nn.BatchNorm):
-    """nn.BatchNorm over CHWN or phases, whose running variance is unbiased as PyTorch's is (Flax's is biased)."""
-
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Normalises by the whole batch's statistics (over all devices of the batch axis), or the running ones."""
-        before = self.get_variable("batch_stats", "var")
-        y = super().__call__(x, use_running_average=not train)
-        if train and not self.is_initializing():
-            count = x.size // NUM_OUTPUTS * (1 if self.axis_name is None else jax.lax.axis_size(self.axis_name))
-            after = self.get_variable("batch_stats", "var")
-            # after = m * before + (1 - m) * variance; PyTorch multiplies the variance by count / (count - 1).
-            self.put_variable("batch_stats", "var", after + (after - self.momentum * before) / (count - 1))
-        return y
+        return nn.relu(jnp.asarray(y) + bias)
 
 
 class Dropout(nn.Module):
@@ -101,14 +139,14 @@ class Block(nn.Module):
         # Phases need even sizes, and pay where images are large: on the first block.
         phases = self.convolution == "matmul" and channels == 1 and height % 2 == 0 and width % 2 == 0
 
-        def norm(name: str) -> BatchNorm:
-            return BatchNorm(axis=-4, momentum=0.9, epsilon=1e-5, axis_name=self.axis_name, name=name)
-
         x = Conv3x3(1, self.convolution, self.dtype, name="conv_0")(x, to_phases=phases)
-        x = norm("norm_0")(x, train)
-        x = Conv3x3(2, self.convolution, self.dtype, name="conv_1")(x)
-        x = norm("norm_1")(x, train)
-        x = ops.max_pool(x) if self.pool else x
+        norm = BatchNorm(self.axis_name, name="norm_0")(x, train)
+        x = Conv3x3(2, self.convolution, self.dtype, name="conv_1")(x, norm)
+        norm = BatchNorm(self.axis_name, name="norm_1")(x, train)
+        if self.pool:  # the largest of what follows the map is the largest, or by a negative scale the smallest, before
+            sign = per_channel(jnp.where(norm.scale < 0, -1.0, 1.0))
+            x = ops.max_pool(x * sign) * sign
+        x = norm(x)
         return Dropout(dropout_rate)(x, dropout_keys)
 
 

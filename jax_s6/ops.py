@@ -1,13 +1,15 @@
-"""The convolutions and the pooling, on ``[channels, height, width, batch]`` (CHWN) arrays, with their gradients.
+"""The convolutions and the pooling, on ``[channels, height, width, batch]`` (CHWN) arrays.
 
-With the batch last, every shift, stride, pad and interleave moves whole rows of ``batch`` contiguous numbers; a
-convolution is then one im2col and one matrix product, forward and backward. XLA:CPU's own convolution gradients fall
-into a naive loop inside ``lax.scan`` (20 times slower there). Nothing here knows about layers or parameters.
+With the batch last, every shift, stride, pad and interleave moves whole rows of ``batch`` contiguous numbers. XLA:CPU's
+own convolution gradients fall into a naive loop inside ``lax.scan`` (20 times slower there), so a convolution is one
+matrix product between two kinds of shifts: shifted copies of the input, along its width, are stacked before the product
+(an im2col of one dimension), and its results are shifted along the height and added up after it. Backwards that is the
+same once more: the gradient is shifted along the height and stacked, multiplied, shifted along the width and added up.
+A 3x3 window so costs three copies, not nine, and every product is free of zeros.
 
-A 3x3 convolution followed by one of stride 2 passes its activations in *phases*: ``[4, channels, height / 2,
-width / 2, batch]``, where phase ``2 p + q`` holds the pixels ``(2 m + p, 2 n + q)``. Every tap of the second
-convolution is then a plain slice, its input gradient needs no interleaving, and the kernel gradient of the first
-one is a well-shaped product.
+A convolution of stride 2 takes its input in *phases*: ``[4, channels, height / 2, width / 2, batch]``, where phase
+``2 p + q`` holds the pixels ``(2 m + p, 2 n + q)``. Its taps are then shifts by at most one position, too.
+Nothing here knows about layers or parameters.
 """
 
 import functools
@@ -19,11 +21,10 @@ from jax import lax
 from jax.typing import DTypeLike
 
 _PAIRS = ((0, 0), (0, 1), (1, 0), (1, 1))
-# Along one axis of a stride-2 convolution with padding 1, output m meets: tap -> (phase, start in the phase padded by
-# one row before). Tap 0 reads pixel 2m - 1, tap 1 pixel 2m, tap 2 pixel 2m + 1.
-_TAP_PHASE = ((1, 0), (0, 1), (1, 1))
-# The same read backwards: pixel 2m + phase meets output m + neighbour through: (neighbour, phase) -> tap.
-_NEIGHBOUR_TAP = {(0, 0): 1, (0, 1): 2, (1, 1): 0}
+_HEIGHT, _WIDTH = 1, 2  # dimensions of CHWN
+
+
+# --- products ----------------------------------------------------------------------------------------------------
 
 
 def _matmul(a: jax.Array, b: jax.Array, contract: tuple[int, int] = (1, 0)) -> jax.Array:
@@ -39,38 +40,42 @@ def _transposed(matrix: jax.Array) -> jax.Array:
     return matrix.reshape(-1)[order.reshape(-1)].reshape(columns, rows)
 
 
-def _as_bits(x: jax.Array) -> jax.Array:
-    """Views bfloat16 as uint16: XLA:CPU pads, slices and concatenates bfloat16 by way of float32."""
-    return lax.bitcast_convert_type(x, jnp.uint16) if x.dtype == jnp.bfloat16 else x
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _weighted(weights: jax.Array, x: jax.Array, dtype: DTypeLike) -> jax.Array:
+    """``weights.T @ x`` for small weights ``[in, out]`` and a long x ``[in, n]``; operands are rounded to ``dtype``."""
+    return _weighted_forward(weights, x, dtype)[0]
 
 
-def _as_values(x: jax.Array) -> jax.Array:
-    """Undoes ``_as_bits``."""
-    return lax.bitcast_convert_type(x, jnp.bfloat16) if x.dtype == jnp.uint16 else x
+def _weighted_forward(weights, x, dtype):
+    x = x.astype(dtype)
+    return _matmul(_transposed(weights).astype(dtype), x), (weights, x)
 
 
-def _pad(x: jax.Array, before: int, after: int) -> jax.Array:
-    """Pads height and width, the third and second dimension from the end, with zeros."""
-    widths = [(0, 0)] * (x.ndim - 3) + [(before, after)] * 2 + [(0, 0)]
-    return jnp.pad(x, widths)
+def _weighted_backward(dtype, residuals, dy):
+    weights, x = residuals
+    dy = dy.astype(dtype)
+    # The second operand is repacked: let it be the one with fewer rows.
+    dweights = _matmul(x, dy, (1, 1)) if len(x) >= len(dy) else _transposed(_matmul(dy, x, (1, 1)))
+    return dweights, _matmul(weights.astype(dtype), dy)
 
 
-def _stack_taps(taps: list[jax.Array]) -> jax.Array:
-    """Joins ``[C, H, W, B]`` taps into the im2col matrix ``[taps * C, H * W * B]``."""
-    return _as_values(jnp.concatenate(taps).reshape(len(taps) * taps[0].shape[0], -1))
+_weighted.defvjp(_weighted_forward, _weighted_backward)
 
 
-# --- one convolution ---------------------------------------------------------------------------------------------
+def _mix(x: jax.Array, weights: jax.Array, dtype: DTypeLike) -> jax.Array:
+    """Mixes channels: ``[C, H, W, B]`` with weights ``[C, O]`` to ``[O, H, W, B]``."""
+    return _weighted(weights, x.reshape(len(x), -1), dtype).reshape(-1, *x.shape[1:])
 
 
-def _im2col(x: jax.Array, stride: int) -> jax.Array:
-    """``[C, H, W, B]`` to ``[9 * C, H' * W' * B]``, taps major, for a 3x3 window with padding 1."""
-    _, height, width, _ = x.shape
-    x = _pad(_as_bits(x), 1, 1)
-    return _stack_taps([x[:, i : i + height : stride, j : j + width : stride] for i in range(3) for j in range(3)])
+def _shift(x: jax.Array, axis: int, by: int) -> jax.Array:
+    """Moves the content along an axis by some positions, zeros following."""
+    edges = [(by, -by, 0) if axis == dimension else (0, 0, 0) for dimension in range(x.ndim)]
+    return lax.pad(x, jnp.zeros((), x.dtype), edges)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+# --- convolutions ------------------------------------------------------------------------------------------------
+
+
 def conv3x3(x: jax.Array, kernel: jax.Array, stride: int, dtype: DTypeLike = jnp.float32) -> jax.Array:
     """Convolves with a 3x3 kernel and padding 1, as ``torch.nn.functional.conv2d(x, kernel, None, stride, 1)``.
 
@@ -83,96 +88,24 @@ def conv3x3(x: jax.Array, kernel: jax.Array, stride: int, dtype: DTypeLike = jnp
     Returns:
         float32 ``[O, H', W', B]`` with ``H' = (H - 1) // stride + 1``.
     """
-    return _conv3x3_forward(x, kernel, stride, dtype)[0]
+    if stride == 2:
+        return conv3x3_from_phases(to_phases(x), kernel, dtype)
+    channels, out_channels = kernel.shape[2:]
+    columns = jnp.concatenate([_shift(x, _WIDTH, 1), x, _shift(x, _WIDTH, -1)])
+    weights = kernel.reshape(3, 3 * channels, out_channels).transpose(1, 0, 2).reshape(3 * channels, -1)
+    above, centre, below = lax.split(_mix(columns, weights, dtype), (out_channels,) * 3)
+    return _shift(above, _HEIGHT, 1) + centre + _shift(below, _HEIGHT, -1)
 
 
-def _conv3x3_forward(x, kernel, stride, dtype):
-    _, height, width, batch = x.shape
-    columns = _im2col(x.astype(dtype), stride)
-    weights = _transposed(kernel.reshape(columns.shape[0], -1)).astype(dtype)
-    y = _matmul(weights, columns).reshape(-1, (height - 1) // stride + 1, (width - 1) // stride + 1, batch)
-    return y, (columns, kernel, x.shape)
+def to_phases(x: jax.Array) -> jax.Array:
+    """Sorts pixels by whether their row and column are even: ``[C, H, W, B]`` to phases, odd sizes zero-padded."""
+    channels, height, width, batch = x.shape
+    x = jnp.pad(x, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)))
+    x = x.reshape(channels, (height + 1) // 2, 2, (width + 1) // 2, 2, batch).transpose(2, 4, 0, 1, 3, 5)
+    # XLA:CPU would fuse the reverse of this into what reads it, pixel by pixel.
+    return lax.optimization_barrier(x.reshape(4, *x.shape[2:]))
 
 
-def _conv3x3_backward(stride, dtype, residuals, dy):
-    columns, kernel, (_, height, width, _) = residuals
-    out_channels = dy.shape[0]
-    dy = dy.astype(dtype)
-    dkernel = _matmul(columns, dy.reshape(out_channels, -1), (1, 1)).reshape(kernel.shape)
-    if stride == 1:  # a convolution with the flipped, transposed kernel
-        flipped = kernel[::-1, ::-1].transpose(0, 1, 3, 2)
-        return _conv3x3_forward(dy, flipped, 1, dtype)[0], dkernel
-    _, channels, half_height, half_width, batch = (phases := _phase_gradient(dy, kernel, dtype)).shape
-    phases = phases.reshape(2, 2, channels, half_height, half_width, batch)
-    dx = phases.transpose(2, 3, 0, 4, 1, 5).reshape(channels, 2 * half_height, 2 * half_width, batch)
-    return dx[:, :height, :width], dkernel
-
-
-conv3x3.defvjp(_conv3x3_forward, _conv3x3_backward)
-
-
-def _phase_gradient(dy: jax.Array, kernel: jax.Array, dtype: DTypeLike) -> jax.Array:
-    """The input gradient of a stride-2 convolution, in phases: one product over 2x2 neighbourhoods of ``dy``.
-
-    The four phases have 1, 2, 2 and 4 of the 9 taps; the rest of the weights are zero.
-    """
-    out_channels, height, width, batch = dy.shape
-    zero = jnp.zeros(kernel.shape[3:1:-1], kernel.dtype)
-
-    def block(neighbour: tuple[int, int], phase: tuple[int, int]) -> jax.Array:
-        row, column = ((neighbour[axis], phase[axis]) for axis in (0, 1))
-        if row not in _NEIGHBOUR_TAP or column not in _NEIGHBOUR_TAP:
-            return zero
-        return kernel[_NEIGHBOUR_TAP[row], _NEIGHBOUR_TAP[column]].T
-
-    weights = jnp.stack([jnp.stack([block(neighbour, phase) for phase in _PAIRS], 1) for neighbour in _PAIRS])
-    weights = _transposed(weights.reshape(4 * out_channels, -1)).astype(dtype)
-    padded = _pad(_as_bits(dy), 0, 1)
-    columns = _stack_taps([padded[:, a : a + height, e : e + width] for a, e in _PAIRS])
-    return _matmul(weights, columns).reshape(4, -1, height, width, batch)
-
-
-# --- a pair of convolutions, the second of stride 2, with phases between them -------------------------------------
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def conv3x3_to_phases(image: jax.Array, kernel: jax.Array, dtype: DTypeLike = jnp.float32) -> jax.Array:
-    """Convolves one-channel images with a 3x3 kernel, stride 1 and padding 1, giving phases.
-
-    Args:
-        image: float32 ``[1, H, W, B]``, H and W even. Its own gradient is not computed: it is zero.
-        kernel: float32 ``[3, 3, 1, O]``.
-        dtype: float32 or bfloat16, of the products' operands.
-
-    Returns:
-        float32 ``[4, O, H / 2, W / 2, B]``.
-    """
-    return _to_phases_forward(image, kernel, dtype)[0]
-
-
-def _to_phases_forward(image, kernel, dtype):
-    _, height, width, batch = image.shape
-    padded = _pad(_as_bits(image.astype(dtype)), 1, 1)
-    # The four phases of a 2x2 block of outputs see a 4x4 window of the image, of which each uses 3x3.
-    columns = _stack_taps([padded[:, u : u + height : 2, v : v + width : 2] for u in range(4) for v in range(4)])
-    taps = kernel[:, :, 0].transpose(2, 0, 1)
-    windows = [jnp.pad(taps, ((0, 0), (p, 1 - p), (q, 1 - q))).reshape(-1, 16) for p, q in _PAIRS]
-    y = _matmul(jnp.concatenate(windows).astype(dtype), columns)
-    return y.reshape(4, -1, height // 2, width // 2, batch), (columns, image)
-
-
-def _to_phases_backward(dtype, residuals, dy):
-    columns, image = residuals
-    phases, channels = dy.shape[:2]
-    windows = _matmul(dy.astype(dtype).reshape(phases * channels, -1), columns, (1, 1)).reshape(4, channels, 4, 4)
-    taps = jnp.stack([windows[2 * p + q, :, p : p + 3, q : q + 3] for p, q in _PAIRS]).sum(0)
-    return jnp.zeros_like(image), taps.transpose(1, 2, 0)[:, :, None]
-
-
-conv3x3_to_phases.defvjp(_to_phases_forward, _to_phases_backward)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def conv3x3_from_phases(phases: jax.Array, kernel: jax.Array, dtype: DTypeLike = jnp.float32) -> jax.Array:
     """Convolves with a 3x3 kernel, stride 2 and padding 1, an input that is given in phases.
 
@@ -184,26 +117,69 @@ def conv3x3_from_phases(phases: jax.Array, kernel: jax.Array, dtype: DTypeLike =
     Returns:
         float32 ``[O, H / 2, W / 2, B]``.
     """
-    return _from_phases_forward(phases, kernel, dtype)[0]
+    channels, out_channels = kernel.shape[2:]
+    taps = kernel.reshape(3, 3 * channels, out_channels)
+    even_even, even_odd, odd_even, odd_odd = (phase[0] for phase in lax.split(phases, (1,) * 4))
+
+    def columns(even: jax.Array, odd: jax.Array) -> jax.Array:
+        """Pixels 2n - 1, 2n and 2n + 1 of a row, for tap columns 0, 1 and 2."""
+        return jnp.concatenate([_shift(odd, _WIDTH, 1), even, odd])
+
+    # Tap rows 0, 1 and 2 read pixel rows 2m - 1, 2m and 2m + 1.
+    centre = _mix(columns(even_even, even_odd), taps[1], dtype)
+    odd = _mix(columns(odd_even, odd_odd), jnp.concatenate([taps[0], taps[2]], 1), dtype)
+    above, below = lax.split(odd, (out_channels,) * 2)
+    return _shift(above, _HEIGHT, 1) + centre + below
 
 
-def _from_phases_forward(phases, kernel, dtype):
-    _, _, height, width, batch = phases.shape
-    padded = _pad(_as_bits(phases.astype(dtype)), 1, 0)
-    taps = [(i, j) for i in _TAP_PHASE for j in _TAP_PHASE]
-    columns = _stack_taps([padded[2 * p + q, :, m : m + height, n : n + width] for (p, m), (q, n) in taps])
-    weights = _transposed(kernel.reshape(columns.shape[0], -1)).astype(dtype)
-    return _matmul(weights, columns).reshape(-1, height, width, batch), (columns, kernel)
+def conv3x3_to_phases(image: jax.Array, kernel: jax.Array, dtype: DTypeLike = jnp.float32) -> jax.Array:
+    """Convolves one-channel images with a 3x3 kernel, stride 1 and padding 1, giving phases.
+
+    Args:
+        image: float32 ``[1, H, W, B]``, H and W even.
+        kernel: float32 ``[3, 3, 1, O]``.
+        dtype: float32 or bfloat16, of the products' operands.
+
+    Returns:
+        float32 ``[4, O, H / 2, W / 2, B]``.
+    """
+    _, height, width, batch = image.shape
+    padded = jnp.pad(image, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    # The four phases of a 2x2 block of outputs see a 4x4 window of the image, of which each uses 3x3.
+    windows = jnp.concatenate([padded[:, u : u + height : 2, v : v + width : 2] for u in range(4) for v in range(4)])
+    taps = [jnp.pad(kernel[:, :, 0], ((p, 1 - p), (q, 1 - q), (0, 0))).reshape(16, -1) for p, q in _PAIRS]
+    return _mix(windows, jnp.concatenate(taps, 1), dtype).reshape(4, -1, height // 2, width // 2, batch)
 
 
-def _from_phases_backward(dtype, residuals, dy):
-    columns, kernel = residuals
-    dy = dy.astype(dtype)
-    dkernel = _matmul(columns, dy.reshape(dy.shape[0], -1), (1, 1)).reshape(kernel.shape)
-    return _phase_gradient(dy, kernel, dtype), dkernel
+def conv3x3_xla(x: jax.Array, kernel: jax.Array, stride: int, dtype: DTypeLike = jnp.float32) -> jax.Array:
+    """Does what ``conv3x3`` does through the platform's own convolution, for GPU and TPU."""
+    layout = ("CHWN", "HWIO", "CHWN")
+    x, kernel = x.astype(dtype), kernel.astype(dtype)
+    y = lax.conv_general_dilated(x, kernel, (stride, stride), ((1, 1), (1, 1)), dimension_numbers=layout)
+    return y.astype(jnp.float32)
 
 
-conv3x3_from_phases.defvjp(_from_phases_forward, _from_phases_backward)
+def constant_response(kernel: jax.Array, value: jax.Array, sizes: tuple[int, int], stride: int) -> jax.Array:
+    """Convolves images that are constant but for their zero padding: what an affine map before a convolution adds.
+
+    Args:
+        kernel: float32 ``[3, 3, C, O]``.
+        value: float32 ``[C]``, of every pixel of a channel.
+        sizes: H and W.
+        stride: 1 or 2.
+
+    Returns:
+        float32 ``[O, H', W', 1]``.
+    """
+    rows, columns = (_meets_pixel(size, stride) for size in sizes)
+    taps = jnp.einsum("ijco,c->ijo", kernel, value)
+    return jnp.einsum("mi,nj,ijo->omn", rows, columns, taps)[..., None]
+
+
+def _meets_pixel(size: int, stride: int) -> np.ndarray:
+    """Tells whether an output meets a pixel, not the padding, through a tap: float32 ``[outputs, 3]`` of 0 and 1."""
+    pixels = np.arange(0, size, stride)[:, None] + np.arange(-1, 2)
+    return ((0 <= pixels) & (pixels < size)).astype(np.float32)
 
 
 # --- pooling -----------------------------------------------------------------------------------------------------
@@ -241,11 +217,3 @@ def _max_pool_backward(residuals, dy):
 
 
 max_pool.defvjp(_max_pool_forward, _max_pool_backward)
-
-
-def conv3x3_xla(x: jax.Array, kernel: jax.Array, stride: int, dtype: DTypeLike = jnp.float32) -> jax.Array:
-    """Does what ``conv3x3`` does through the platform's own convolution, for GPU and TPU."""
-    layout = ("CHWN", "HWIO", "CHWN")
-    x, kernel = x.astype(dtype), kernel.astype(dtype)
-    y = lax.conv_general_dilated(x, kernel, (stride, stride), ((1, 1), (1, 1)), dimension_numbers=layout)
-    return y.astype(jnp.float32)

@@ -1,12 +1,12 @@
 """One lane, one batch: loss, training step, evaluation step. Pure functions; sums and counts, never means."""
 
+import functools
 from typing import Any, NamedTuple
 
 import chex
 import jax
 import jax.flatten_util
 import jax.numpy as jnp
-import optax
 
 from jax_s6.augment import annealed, augment
 from jax_s6.config import Hyperparameters
@@ -123,18 +123,25 @@ def train_step(
     (_, (batch_stats, metrics)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
         state.params, state.batch_stats, program, hyper, images, labels, dropout_keys
     )
+    flat_grads, unravel = jax.flatten_util.ravel_pytree(grads)
     if program.axis_name is not None:  # one sum over the devices, since each costs its latency
-        flat, unflatten = jax.flatten_util.ravel_pytree((grads, metrics.loss))
-        grads, loss = unflatten(jax.lax.psum(flat, program.axis_name))
-        correct, count = jax.lax.psum((metrics.correct, metrics.count), program.axis_name)
-        metrics = Metrics(loss, correct, count)
-    updates, opt_state = program.optimizer(hyper).update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+        sums = jnp.stack([metrics.loss, metrics.correct.astype(jnp.float32)])
+        total = jax.lax.psum(jnp.concatenate([flat_grads, sums]), program.axis_name)
+        flat_grads, (loss, correct) = total[:-2], total[-2:]
+        count = metrics.count * jax.lax.axis_size(program.axis_name)
+        metrics = Metrics(loss, correct.astype(jnp.int32), count)
+    updates, opt_state = program.optimizer(hyper).update(unravel(flat_grads), state.opt_state, state.params)
+    flat_updates = jax.flatten_util.ravel_pytree(updates)[0]
     diverged_at = jnp.where((state.diverged_at < 0) & ~jnp.isfinite(metrics.loss), state.step, state.diverged_at)
-    new = TrainState(state.step + 1, params, batch_stats, opt_state, diverged_at)
-    frozen = state._replace(diverged_at=diverged_at)
-    norms = (metrics.count.astype(jnp.float32) * optax.tree.norm(tree) for tree in (grads, updates))
-    return jax.tree.map(lambda a, b: jnp.where(diverged_at < 0, a, b), new, frozen), TrainMetrics(*metrics, *norms)
+    alive = diverged_at < 0
+    params = unravel(jax.flatten_util.ravel_pytree(state.params)[0] + jnp.where(alive, flat_updates, 0.0))
+    step, batch_stats, opt_state = jax.tree.map(
+        functools.partial(jnp.where, alive),
+        (state.step + 1, batch_stats, opt_state),
+        (state.step, state.batch_stats, state.opt_state),
+    )
+    norms = (metrics.count.astype(jnp.float32) * jnp.linalg.norm(flat) for flat in (flat_grads, flat_updates))
+    return TrainState(step, params, batch_stats, opt_state, diverged_at), TrainMetrics(*metrics, *norms)
 
 
 def eval_step(program: Program, state: TrainState, images: jax.Array, labels: jax.Array, valid: jax.Array) -> Metrics:
