@@ -35,14 +35,15 @@ def per_channel(x: jax.Array, ndim: int = 4) -> jax.Array:
 
 
 class Affine(NamedTuple):
-    """A map ``scale * x + shift`` of each channel: float32 ``[channels]`` each."""
+    """A map ``scale * (x - centre) + shift`` of each channel: float32 ``[channels]`` each, the centre a constant."""
 
+    centre: jax.Array
     scale: jax.Array
     shift: jax.Array
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Applies the map to CHWN."""
-        return x * per_channel(self.scale) + per_channel(self.shift)
+        return (x - per_channel(self.centre)) * per_channel(self.scale) + per_channel(self.shift)
 
 
 class BatchNorm(nn.Module):
@@ -75,8 +76,10 @@ class BatchNorm(nn.Module):
                 running_var.value = self.momentum * running_var.value + new * var * (count / (count - 1))
         else:
             mean, var = running_mean.value, running_var.value
-        scale = scale * jax.lax.rsqrt(var + self.epsilon)
-        return Affine(scale, bias - mean * scale)
+        # The map is about the mean, so that bfloat16 rounds differences from it, but not differentiated through it: the
+        # gradient of the shift, 16 numbers, stands for what would be a sum over the whole of x.
+        centre, scale = jax.lax.stop_gradient(mean), scale * jax.lax.rsqrt(var + self.epsilon)
+        return Affine(centre, scale, bias - (mean - centre) * scale)
 
 
 class Conv3x3(nn.Module):
@@ -93,7 +96,8 @@ class Conv3x3(nn.Module):
         init = _uniform_by_fan_in(9 * in_channels)
         kernel = self.param("kernel", init, (3, 3, in_channels, NUM_OUTPUTS))
         bias = per_channel(self.param("bias", init, (NUM_OUTPUTS,)), 5 if to_phases else 4)
-        if norm is not None:  # conv(scale x + shift) = conv'(x) + the response to shift
+        if norm is not None:  # conv(scale (x - centre) + shift) = conv'(x - centre) + the response to shift
+            x = x - per_channel(norm.centre, x.ndim)
             height, width = (size * (2 if x.ndim == 5 else 1) for size in x.shape[-3:-1])
             bias = bias + ops.constant_response(kernel, norm.shift, (height, width), self.stride)
             kernel = kernel * norm.scale.reshape(1, 1, -1, 1)
