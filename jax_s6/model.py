@@ -108,7 +108,7 @@ class Conv3x3(nn.Module):
         else:
             convolve = ops.conv3x3 if self.convolution == "matmul" else ops.conv3x3_xla
             y = convolve(x, kernel, self.stride, self.dtype)
-        return nn.relu(jnp.asarray(y) + bias)
+        return nn.relu(y + bias)
 
 
 class Dropout(nn.Module):

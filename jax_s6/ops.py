@@ -64,7 +64,8 @@ _weighted.defvjp(_weighted_forward, _weighted_backward)
 
 def _mix(x: jax.Array, weights: jax.Array, dtype: DTypeLike) -> jax.Array:
     """Mixes channels: ``[C, H, W, B]`` with weights ``[C, O]`` to ``[O, H, W, B]``."""
-    return _weighted(weights, x.reshape(len(x), -1), dtype).reshape(-1, *x.shape[1:])
+    mixed = jnp.asarray(_weighted(weights, x.reshape(len(x), -1), dtype))
+    return mixed.reshape(-1, *x.shape[1:])
 
 
 def _shift(x: jax.Array, axis: int, by: int) -> jax.Array:
