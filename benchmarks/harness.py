@@ -16,8 +16,10 @@ from benchmarks.process import Worker, WorkerError
 NUM_PARAMS = 11_952
 # Of the loss of a batch before a training step, and after it, relative to the same network in float64. The second is
 # wide for PyTorch's batch normalisation in channels_last, whose naive float32 sums are off by 6e-5 in the first layer
-# and by 1e-3 in this loss (all other float32 arms: under 1e-6). A step of 1 % more or less changes it by 2e-3.
-TOLERANCES = {"float32": (1e-4, 2e-3), "bf16": (5e-3, 1e-2)}
+# and by 1e-3 in this loss (all other float32 arms: under 1e-6). A step of 1 % more or less changes it by 2e-3. In
+# bfloat16 it is wider because rounding flips ReLUs: over 12 batches of 64 the loss after the step, which lowers it by
+# 20 %, was off by 0.7 % in the median and 2.3 % at most, before and after our own arm was rewritten.
+TOLERANCES = {"float32": (1e-4, 2e-3), "bf16": (5e-3, 3e-2)}
 REFERENCE = "benchmarks.lax_arms:reference"
 
 

@@ -279,17 +279,17 @@ def test_reference_losses_are_pytorchs_in_float64():
 
 
 def test_our_arm_has_the_reference_losses():
-    """The check that the suite makes before it times ours, on a batch of 16."""
+    """The check that the suite makes before it times ours."""
     import jax
 
     from benchmarks import lax_arms, ours
     from jax_s6 import loop
 
     with jax.enable_x64(True):
-        want = lax_arms.reference(batch=16, kind="train").losses
+        want = lax_arms.reference(batch=64, kind="train").losses
     mesh = loop.make_mesh(jax.devices()[:1])
     for precision, augmented in (("float32", True), ("bf16", False)):
-        losses = ours.check_losses(ours.make_config(16, precision, augmented=augmented), mesh)
+        losses = ours.check_losses(ours.make_config(64, precision, augmented=augmented), mesh)
         harness.check({"num_params": model.NUM_PARAMS, "losses": losses}, want, harness.TOLERANCES[precision])
 
 
