@@ -34,26 +34,24 @@ def augment(keys: chex.PRNGKey, images: jax.Array, strengths: Hyperparameters) -
     # The inverse map, from an output pixel to where it is read: unshift, rotate back, unshear, unscale.
     cos, sin = jnp.cos(angle) / zoom, jnp.sin(angle) / zoom
     matrix = ((cos, sin), (-sin - shear * cos, cos - shear * sin))
-    field = strengths.elastic * elastic_field(elastic_keys, images.shape[1], images.shape[2])
-    return _warp(images, matrix, (shift_y, shift_x), field)
+    _, height, width, _ = images.shape
+    source = _source(matrix, (shift_y, shift_x), strengths.elastic * elastic_noise(elastic_keys), height, width)
+    return _resample(images, source)
 
 
-def elastic_field(keys: chex.PRNGKey, height: int, width: int) -> jax.Array:
-    """Draws smooth displacements: white noise under a Gaussian, whose spectrum falls so fast that few cosines hold it.
+def elastic_noise(keys: chex.PRNGKey) -> jax.Array:
+    """Draws smooth displacements as the amounts of a few cosines; see ``elastic_waves``.
 
-    Simard, Steinkraus and Platt, Best Practices for Convolutional Neural Networks Applied to Visual Document Analysis,
-    2003.
+    White noise under a Gaussian (Simard, Steinkraus and Platt, Best Practices for Convolutional Neural Networks Applied
+    to Visual Document Analysis, 2003) has a spectrum that falls so fast that few cosines hold it.
 
     Args:
         keys: ``[batch]``, one an image.
-        height: Of the images, in pixels.
-        width: Of the images, in pixels.
 
     Returns:
-        float32 ``[2, height, width, batch]``: along y and along x, in pixels, each with mean square 1.
+        float32 ``[2, waves * waves, batch]``: along y and along x, for displacements in pixels with mean square 1.
     """
-    noise = jax.vmap(lambda key: jax.random.normal(key, (2, _NUM_WAVES, _NUM_WAVES)))(keys)
-    return jnp.einsum("bdij,yi,xj->dyxb", noise, elastic_waves(height), elastic_waves(width))
+    return jax.vmap(lambda key: jax.random.normal(key, (2, _NUM_WAVES**2)), out_axes=-1)(keys)
 
 
 def elastic_waves(size: int) -> np.ndarray:
@@ -82,22 +80,45 @@ def annealed(strengths: Hyperparameters, progress: jax.Array) -> Hyperparameters
     return strengths._replace(**{name: factor * getattr(strengths, name) for name in STRENGTHS})
 
 
-def _warp(
-    images: jax.Array, matrix: tuple[tuple[jax.Array, ...], ...], shift: tuple[jax.Array, ...], field: jax.Array
+def _source(
+    matrix: tuple[tuple[jax.Array, ...], ...], shift: tuple[jax.Array, ...], noise: jax.Array, height: int, width: int
 ) -> jax.Array:
-    """Reads every output pixel at ``matrix @ (pixel - centre - shift) + centre + field``, bilinearly; zero outside.
+    """Computes where every output pixel is read: ``matrix @ (pixel - centre - shift) + centre + displacement``.
+
+    All of it is linear in fixed functions of the pixel, so that it is one matrix product: XLA:CPU would compute
+    element-wise formulas once more for whatever reads them.
+
+    Args:
+        matrix: 2x2, of y and x, ``[batch]`` each.
+        shift: Along y and x, ``[batch]`` each.
+        noise: float32 ``[2, waves * waves, batch]``, of ``elastic_noise``.
+        height: Of the images, in pixels.
+        width: Of the images, in pixels.
+
+    Returns:
+        float32 ``[2, height, width, batch]``: y and x.
+    """
+    centre = (height - 1) / 2, (width - 1) / 2
+    y, x = np.meshgrid(np.arange(height) - centre[0], np.arange(width) - centre[1], indexing="ij")
+    waves = np.einsum("yi,xj->ijyx", elastic_waves(height), elastic_waves(width)).reshape(-1, height, width)
+    functions = np.concatenate([[y, x, np.ones_like(y)], waves]).reshape(len(waves) + 3, -1).astype(np.float32)
+    affine = jnp.stack(
+        [jnp.stack([a, b, c - a * shift[0] - b * shift[1]]) for (a, b), c in zip(matrix, centre, strict=True)]
+    )
+    amounts = jnp.concatenate([affine, noise], axis=1)
+    source = jnp.einsum("dkb,kn->dnb", amounts, functions, precision="highest")
+    return source.reshape(2, height, width, -1)
+
+
+def _resample(images: jax.Array, source: jax.Array) -> jax.Array:
+    """Reads every output pixel at its source, bilinearly; zero outside.
 
     The four neighbours of a pixel are packed into one 32-bit word, so that a pixel costs one gather, not four.
     """
     _, height, width, _ = images.shape
     table = _pack_neighbours(images[..., 0].transpose(1, 2, 0))
-    centre_y, centre_x = (height - 1) / 2, (width - 1) / 2
-    y = jnp.arange(height, dtype=jnp.float32)[:, None, None] - centre_y - shift[0][None, None]
-    x = jnp.arange(width, dtype=jnp.float32)[None, :, None] - centre_x - shift[1][None, None]
-    (yy, yx), (xy, xx) = ((entry[None, None] for entry in row) for row in matrix)
     # From one pixel outside on, all that is read is zero; the clip keeps the gather inside the table.
-    source_y = jnp.clip(yy * y + yx * x + centre_y + field[0], -1, height) + 1
-    source_x = jnp.clip(xy * y + xx * x + centre_x + field[1], -1, width) + 1
+    source_y, source_x = jnp.clip(source[0], -1, height) + 1, jnp.clip(source[1], -1, width) + 1
     row, column = jnp.floor(source_y), jnp.floor(source_x)
     index = (row * (width + 2) + column).astype(jnp.int32).reshape(height * width, -1)
     packed = jnp.take_along_axis(table, index, axis=0, mode="promise_in_bounds").reshape(row.shape)

@@ -3,6 +3,7 @@
 Images are ``[batch, height, width, 1]`` outside and CHWN inside; see ``ops`` for why.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import chex
@@ -122,7 +123,10 @@ class Dropout(nn.Module):
         if keys is None:
             return x
         keep_rate = 1 - jnp.float32(self.rate)
-        keep = jax.vmap(lambda key: jax.random.bernoulli(key, keep_rate, x.shape[:-1]), out_axes=-1)(keys)
+        size = math.prod(x.shape[:-1])
+        words = jax.vmap(lambda key: jax.random.bits(key, (-(-size // 2),)), out_axes=-1)(keys)
+        halves = jnp.concatenate([words & 0xFFFF, words >> 16])[:size]  # 16 random bits are enough to decide
+        keep = halves.reshape(x.shape) < jnp.round(keep_rate * 2**16).astype(jnp.uint32)
         return jnp.where(keep, x / keep_rate, 0.0)
 
 
@@ -187,8 +191,7 @@ class Net(nn.Module):
             float32 ``[batch, 16]``: the inputs of the log-softmax.
         """
         x = images if jnp.issubdtype(images.dtype, jnp.floating) else images.astype(jnp.float32)
-        x = (x / 255 - MEAN) / STD
-        x = x.transpose(3, 1, 2, 0)
+        x = (x.transpose(3, 1, 2, 0) / 255 - MEAN) / STD
         for number, rate in enumerate(dropout_rates, start=1):
             keys = None if dropout_keys is None else jax.vmap(jax.random.fold_in, (0, None))(dropout_keys, number)
             block = Block(number < 3, self.convolution, self.dtype, self.axis_name, name=f"conv{number}")

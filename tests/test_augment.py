@@ -30,12 +30,15 @@ def keys(count=4, seed=0):
 def warp(images, matrix, shift):
     full = lambda value: jnp.full(len(images), value, jnp.float32)  # noqa: E731
     matrix = tuple(tuple(full(entry) for entry in row) for row in matrix)
-    still = jnp.zeros((2, 28, 28, len(images)))
-    return np.asarray(module._warp(images, matrix, tuple(full(s) for s in shift), still))
+    source = module._source(matrix, tuple(full(s) for s in shift), module.elastic_noise(keys(len(images))) * 0, 28, 28)
+    return np.asarray(module._resample(images, source))
 
 
 def test_elastic_displacement_is_white_noise_under_a_gaussian():
-    field = np.asarray(jax.jit(lambda k: module.elastic_field(k, 28, 28))(keys(4000)))
+    zero = jnp.zeros(4000)
+    noise = module.elastic_noise(keys(4000))
+    source = jax.jit(lambda noise: module._source(((zero, zero), (zero, zero)), (zero, zero), noise, 28, 28))(noise)
+    field = np.asarray(source) - 13.5
     assert field.mean() == pytest.approx(0, abs=0.02) and (field**2).mean() == pytest.approx(1, abs=0.03)
     assert abs((field[0] * field[1]).mean()) < 0.02, "x and y must be independent"
     # Far from the edges, the correlation of Gaussian-smoothed noise at distance d is exp(-d^2 / (4 sigma^2)).
