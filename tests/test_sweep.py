@@ -9,6 +9,7 @@ import pytest
 from jax.errors import JaxRuntimeError
 
 from jax_s6 import grid as grids
+from jax_s6 import loop
 from jax_s6 import train as train_module
 from jax_s6.arrangement import arrange, balanced
 from jax_s6.checkpoint import CheckpointConfig
@@ -135,6 +136,19 @@ def test_rows_history_and_progress_leave_padding_out(whole):
         epochs = [r for r in result.history if r["lane"] == row["lane"]]
         assert row["best_test_accuracy"] == max(r["test_accuracy"] for r in epochs)
         assert row["test_loss"] == epochs[-1]["test_loss"]
+
+
+def test_padding_is_not_trained(bars, two, monkeypatch):
+    losses, means = [], loop.means
+
+    def keep(metrics):
+        losses.append(np.asarray(metrics.train.loss))
+        return means(metrics)
+
+    monkeypatch.setattr(loop, "means", keep)
+    sweep(override(CONFIG, {"num_epochs": 1}), {"learning_rate": (0.01, 0.02, 0.03)}, bars, devices=two)
+    # Three lanes on two devices: the second chunk's second lane is padding, which would have a loss if it were trained.
+    assert [np.isnan(chunk).tolist() for chunk in losses] == [[False, False], [False, True]]
 
 
 def test_to_pandas_has_a_row_a_lane(whole):
