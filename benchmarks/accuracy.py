@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)  # before the training, which takes minutes
     backend.use_cpu_devices()
     backend.use_compilation_cache(data_cache.cache_folder())
     config = RECIPES[options.recipe]
