@@ -264,7 +264,7 @@ def test_load_model_reads_runs_and_names_classes(tmp_path, mnist):
 
 
 def test_weights_of_a_run_that_diverged_are_refused(tmp_path, network):
-    broken = jax.tree.map(lambda x: x * np.float32("inf"), network.variables)
+    broken = jax.tree.map(lambda x: np.full_like(x, np.inf), network.variables)
     weights.save(tmp_path / "params.safetensors", broken)
     with pytest.raises(InputError, match="not finite: it diverged"):
         load_model(tmp_path)
