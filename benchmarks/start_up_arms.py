@@ -46,31 +46,31 @@ def torch(*, recipe: str, mode: str) -> Task:
 
 
 def start(arguments: list[str], environment: dict[str, str]) -> dict[str, Any]:
-    """Starts once; returns the seconds of the process, and a text with those of its parts."""
-    begin = time.perf_counter()
+    """Starts once; returns the seconds from the command to the first step, and a text with those of their parts."""
+    begin = time.monotonic()
     command = [sys.executable, "-m", "benchmarks.start_up_arms", *arguments]
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)
-    seconds = time.perf_counter() - begin
     if done.returncode:
         raise RuntimeError(done.stderr.strip().splitlines()[-1])
-    parts = json.loads(done.stdout.splitlines()[-1])
-    parts["Python's own start and end"] = seconds - sum(parts.values())
-    return {"seconds": seconds, "text": "\n".join(f"- {name}: {value:.2f}" for name, value in parts.items())}
+    started, parts = json.loads(done.stdout.splitlines()[-1])
+    parts = {"Python's own start": started - begin, **parts}
+    text = "\n".join(f"- {name}: {value:.2f}" for name, value in parts.items())
+    return {"seconds": sum(parts.values()), "text": text}
 
 
 class Laps:
-    """Seconds by part."""
+    """Seconds by part, since a moment of the machine's monotonic clock."""
 
     def __init__(self) -> None:
         self.parts: dict[str, float] = {}
-        self._begin = time.perf_counter()
+        self.begin = time.monotonic()
 
     def done(self, name: str) -> None:
         """Ends a part."""
-        self.parts[name] = time.perf_counter() - self._begin - sum(self.parts.values())
+        self.parts[name] = time.monotonic() - self.begin - sum(self.parts.values())
 
 
-def start_ours(recipe: str) -> dict[str, float]:
+def start_ours(recipe: str) -> Laps:
     """Does in this process what ``python -m jax_s6.train`` does."""
     laps = Laps()
     from jax_s6 import backend, data, data_cache, train
@@ -86,10 +86,10 @@ def start_ours(recipe: str) -> dict[str, float]:
     laps.done("data to the devices")
     train.compile_run(command.run, prepared)
     laps.done("initial state, tracing and compilation")
-    return laps.parts
+    return laps
 
 
-def start_torch(mode: str) -> dict[str, float]:
+def start_torch(mode: str) -> Laps:
     """Imports PyTorch, reads the data, and takes a step of batch 64."""
     laps = Laps()
     import torch  # noqa: F401
@@ -103,9 +103,10 @@ def start_torch(mode: str) -> dict[str, float]:
     laps.done("network and optimizer")
     trainer.step(*batches[0])
     laps.done("first step" if mode == "eager" else "compilation and first step")
-    return laps.parts
+    return laps
 
 
 if __name__ == "__main__":
     starts = {"ours": start_ours, "torch": start_torch}
-    print(json.dumps(starts[sys.argv[1]](sys.argv[2])))
+    laps = starts[sys.argv[1]](sys.argv[2])
+    print(json.dumps([laps.begin, laps.parts]))

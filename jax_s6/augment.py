@@ -51,7 +51,8 @@ def elastic_noise(keys: chex.PRNGKey) -> jax.Array:
     Returns:
         float32 ``[2, waves * waves, batch]``: along y and along x, for displacements in pixels with mean square 1.
     """
-    return jax.vmap(lambda key: jax.random.normal(key, (2, _NUM_WAVES**2)), out_axes=-1)(keys)
+    amounts = jax.vmap(lambda key: jax.random.normal(key, (2 * _NUM_WAVES**2,)), out_axes=-1)(keys)
+    return amounts.reshape(2, _NUM_WAVES**2, -1)
 
 
 def elastic_waves(size: int) -> np.ndarray:

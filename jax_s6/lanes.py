@@ -165,8 +165,7 @@ class GroupTrainer:
             self._splits = self.data.place(trainer, devices)
             start = time.perf_counter()
             hyper = trainer.put_lanes(self._plan.hyperparameters(np.resize(self.group.lanes, self.arrangement.chunk)))
-            self._create_fn = trainer.create.lower(hyper).compile()
-            self._epoch_fn = trainer.epoch.lower(hyper, self._create_fn(hyper), jnp.int32(0), *self._splits).compile()
+            self._compiled = trainer.compile(hyper, self._splits)
             self.compile_seconds += time.perf_counter() - start
             self._trainer = trainer
         return self._trainer
@@ -178,7 +177,7 @@ class GroupTrainer:
 
     def _create_chunk(self, chunk: np.ndarray) -> None:
         _, hyper = self._put(chunk)
-        new = self._prepare().fetch(self._create_fn(hyper))
+        new = self._prepare().fetch(self._compiled.create(hyper))
         self._store(chunk, new)
 
     def _train_chunk(self, chunk: np.ndarray) -> dict[str, np.ndarray]:
@@ -187,7 +186,7 @@ class GroupTrainer:
         trainer, start = self._prepare(), time.perf_counter()
         state = jax.tree.map(lambda x: x[padded], self.state)
         state.diverged_at[len(chunk) :] = 0  # a device skips lanes that have diverged
-        new = self._epoch_fn(hyper, trainer.put_state(state), jnp.int32(self.epoch), *self._splits)
+        new = self._compiled.epoch(hyper, trainer.put_state(state), jnp.int32(self.epoch), *self._splits)
         new, metrics = trainer.fetch(new)
         self._store(chunk, new)
         self.train_seconds += time.perf_counter() - start

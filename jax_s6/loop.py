@@ -6,17 +6,20 @@ One code path trains one lane or many: ``lax.map`` over a device's lanes inside 
 
 import dataclasses
 import functools
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import chex
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jax_s6 import model, steps
+from jax_s6 import backend, model, steps
 from jax_s6.config import Hyperparameters
 from jax_s6.state import Keys, Program, TrainState, create_train_state
 from jax_s6.steps import Metrics, TrainMetrics
@@ -53,8 +56,9 @@ def epoch_order(key: chex.PRNGKey, epoch: jax.typing.ArrayLike, num_images: int,
     passes = (behind + num_images - 1) // num_images
     offset = passes * num_images - behind
     first = jnp.asarray(epoch, jnp.int32) - passes
-    permutations = [jax.random.permutation(jax.random.fold_in(key, first + i), num_images) for i in (0, 1)]
-    return jax.lax.dynamic_slice(jnp.concatenate(permutations), (offset,), (num_drawn,))
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, first + i))(jnp.arange(2, dtype=jnp.int32))
+    permutations = jax.vmap(lambda key: jax.random.permutation(key, num_images))(keys)
+    return jax.lax.dynamic_slice(permutations.reshape(-1), (offset,), (num_drawn,))
 
 
 def train_epoch(
@@ -68,13 +72,24 @@ def train_epoch(
         part = size // jax.lax.axis_size(program.axis_name)
         order = jax.lax.dynamic_slice_in_dim(order, jax.lax.axis_index(program.axis_name) * part, part, axis=1)
 
+    # Between steps, parameters and statistics are one vector each: XLA:CPU would copy and slice 36 small arrays.
+    unravel_params, unravel_stats = (jax.flatten_util.ravel_pytree(x)[1] for x in (state.params, state.batch_stats))
+
+    def pack(state: TrainState) -> TrainState:
+        flat = (jax.flatten_util.ravel_pytree(x)[0] for x in (state.params, state.batch_stats))
+        return state._replace(params=next(flat), batch_stats=next(flat))
+
+    def unpack(state: TrainState) -> TrainState:
+        return state._replace(params=unravel_params(state.params), batch_stats=unravel_stats(state.batch_stats))
+
     def step(state: TrainState, indices: jax.Array) -> tuple[TrainState, TrainMetrics]:
         images = train.images.at[indices].get(mode="promise_in_bounds")
         labels = train.labels.at[indices].get(mode="promise_in_bounds")
-        return steps.train_step(program, hyper, keys, state, images, labels)
+        state, metrics = steps.train_step(program, hyper, keys, unpack(state), images, labels)
+        return pack(state), metrics
 
-    state, metrics = jax.lax.scan(step, state, order)
-    return state, jax.tree.map(lambda x: x.sum(0), metrics)
+    state, metrics = jax.lax.scan(step, pack(state), order)
+    return unpack(state), jax.tree.map(lambda x: x.sum(0), metrics)
 
 
 def evaluate(program: Program, state: TrainState, split: Split) -> Metrics:
@@ -118,14 +133,26 @@ def means(metrics: EpochMetrics) -> dict[str, np.ndarray]:
     return values
 
 
+class Compiled(NamedTuple):
+    """A Trainer's programs for so many lanes and such data.
+
+    Attributes:
+        create: As the Trainer's.
+        epoch: As the Trainer's.
+    """
+
+    create: Callable[..., TrainState]
+    epoch: Callable[..., tuple[TrainState, EpochMetrics]]
+
+
 class Trainer:
-    """The compiled programs of a group of lanes on a mesh.
+    """The programs of a group of lanes on a mesh.
 
     Attributes:
         create: ``(hyper) -> state``, each with leading dimension ``[lanes]``.
-        train: ``(hyper, state, epoch, train) -> (state, TrainMetrics)``: an epoch without the judging, for benchmarks.
-        epoch: ``(hyper, state, epoch, train, test, validation) -> (state, EpochMetrics)``; donates the state, and is
-            traced once, or says so. ``validation`` is a Split or None.
+        train: ``(hyper, state, epoch, train) -> (state, TrainMetrics)``: an epoch without the judging. Donates the
+            state, and is traced once, or says so.
+        judge: ``(state, splits) -> a list of Metrics``, with None for each split that is None.
         program: The static part, on the mesh's batch axis.
     """
 
@@ -153,16 +180,17 @@ class Trainer:
             nan = jnp.full(shape, jnp.nan, jnp.float32)
             return state, TrainMetrics(nan, jnp.zeros_like(count), count, nan, nan)
 
-        def judge_lanes(state, split):
-            return jax.lax.map(lambda lane: evaluate(program, lane, split), state, batch_size=width)
-
         @chex.assert_max_traces(n=1)
-        def epoch(hyper, state, number, train, *judged):
+        def train(hyper, state, number, split):
             # A device whose lanes have all diverged has nothing to train; a sweep pads with such lanes.
             alive = (state.diverged_at < 0).any()
-            state, metrics = jax.lax.cond(alive, train_lanes, pass_over, hyper, state, number, train)
-            results: list[Any] = [None if split is None else judge_lanes(state, split) for split in judged]
-            return state, EpochMetrics(metrics, *results)
+            return jax.lax.cond(alive, train_lanes, pass_over, hyper, state, number, split)
+
+        def judge(state, splits):
+            def judge_lanes(split):
+                return jax.lax.map(lambda lane: evaluate(program, lane, split), state, batch_size=width)
+
+            return [None if split is None else judge_lanes(split) for split in splits]
 
         def create(hyper):
             return jax.lax.map(functools.partial(create_train_state, program), hyper)
@@ -170,9 +198,38 @@ class Trainer:
         lanes, shared = P(LANE_AXIS), P()
         # check_vma off: the gradients' sum over the batch axis is written out in train_step.
         shard = functools.partial(jax.shard_map, mesh=mesh, out_specs=lanes, check_vma=False)
-        self.create = jax.jit(shard(create, in_specs=lanes))
-        self.train = jax.jit(shard(train_lanes, in_specs=(lanes, lanes, shared, shared)), donate_argnums=1)
-        self.epoch = jax.jit(shard(epoch, in_specs=(lanes, lanes, shared, shared, shared, shared)), donate_argnums=1)
+        options = backend.quick_compilation(mesh.devices.flat[0].platform)
+        self.create = jax.jit(shard(create, in_specs=lanes), compiler_options=options)
+        self.train = jax.jit(shard(train, in_specs=(lanes, lanes, shared, shared)), donate_argnums=1)
+        self.judge = jax.jit(shard(judge, in_specs=(lanes, shared)))
+
+    def epoch(
+        self, hyper: Hyperparameters, state: TrainState, number: jax.Array, train: Split, *judged: Split | None
+    ) -> tuple[TrainState, EpochMetrics]:
+        """Trains the lanes for an epoch and judges them on the test images and, where there are, validation images."""
+        state, metrics = self.train(hyper, state, number, train)
+        return state, EpochMetrics(metrics, *self.judge(state, judged))
+
+    def compile(self, hyper: Hyperparameters, splits: Sequence[Split | None]) -> Compiled:
+        """Compiles what the first step needs; the judging compiles in the background, while the first epoch trains.
+
+        Args:
+            hyper: The lanes' numbers, placed.
+            splits: Training, test and validation images, placed; the last may be None.
+        """
+        first, *judged = splits
+        state = self._abstract_state(hyper)
+        pool = ThreadPoolExecutor(1)
+        create = pool.submit(lambda: self.create.lower(hyper).compile())
+        train = self.train.lower(hyper, state, jnp.int32(0), first).compile()
+        judge = pool.submit(lambda: self.judge.lower(state, judged).compile())
+        pool.shutdown(wait=False)
+
+        def epoch(hyper, state, number, split, *judged):
+            state, metrics = train(hyper, state, number, split)
+            return state, EpochMetrics(metrics, *judge.result()(state, list(judged)))
+
+        return Compiled(create.result(), epoch)
 
     def put_lanes(self, hyper: Hyperparameters) -> Hyperparameters:
         """Places the lanes' numbers, each ``[lanes]``, on their devices; lanes are a multiple of the mesh's."""
@@ -183,8 +240,8 @@ class Trainer:
         """Places states from the host, arrays ``[lanes, ...]``, on their lanes' devices."""
         return self._place(state, P(LANE_AXIS))
 
-    def abstract_state(self, hyper: Hyperparameters) -> TrainState:
-        """Describes what ``create`` returns, for compiling ``epoch`` before there is a state."""
+    def _abstract_state(self, hyper: Hyperparameters) -> TrainState:
+        """Describes what ``create`` returns, for compiling ``train`` before there is a state."""
         sharding = NamedSharding(self._mesh, P(LANE_AXIS))
         shapes = jax.eval_shape(self.create, hyper)
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)

@@ -192,8 +192,11 @@ class Net(nn.Module):
         """
         x = images if jnp.issubdtype(images.dtype, jnp.floating) else images.astype(jnp.float32)
         x = (x.transpose(3, 1, 2, 0) / 255 - MEAN) / STD
-        for number, rate in enumerate(dropout_rates, start=1):
-            keys = None if dropout_keys is None else jax.vmap(jax.random.fold_in, (0, None))(dropout_keys, number)
+        numbers = jnp.arange(1, 4, dtype=jnp.uint32)
+        block_keys: Any = [None] * 3
+        if dropout_keys is not None:
+            block_keys = jax.vmap(jax.vmap(jax.random.fold_in, (0, None)), (None, 0))(dropout_keys, numbers)
+        for number, (rate, keys) in enumerate(zip(dropout_rates, block_keys, strict=True), start=1):
             block = Block(number < 3, self.convolution, self.dtype, self.axis_name, name=f"conv{number}")
             x = block(x, train, rate, keys)
         return x.mean((1, 2)).T

@@ -147,7 +147,8 @@ def conv3x3_to_phases(image: jax.Array, kernel: jax.Array, dtype: DTypeLike = jn
     _, height, width, batch = image.shape
     padded = jnp.pad(image, ((0, 0), (1, 1), (1, 1), (0, 0)))
     # The four phases of a 2x2 block of outputs see a 4x4 window of the image, of which each uses 3x3.
-    windows = jnp.concatenate([padded[:, u : u + height : 2, v : v + width : 2] for u in range(4) for v in range(4)])
+    columns = jnp.concatenate([padded[:, :, v : v + width : 2] for v in range(4)])
+    windows = jnp.concatenate([columns[:, u : u + height : 2] for u in range(4)])
     taps = [jnp.pad(kernel[:, :, 0], ((p, 1 - p), (q, 1 - q), (0, 0))).reshape(16, -1) for p, q in _PAIRS]
     return _mix(windows, jnp.concatenate(taps, 1), dtype).reshape(4, -1, height // 2, width // 2, batch)
 

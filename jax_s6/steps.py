@@ -113,13 +113,14 @@ def train_step(
     if program.axis_name is not None:
         positions += jax.lax.axis_index(program.axis_name) * labels.size
 
-    def image_keys(key: chex.PRNGKey) -> chex.PRNGKey:
-        return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, state.step), positions)
-
+    # One key an image, so that how a batch is split changes nothing; both purposes in one hash, which compiles sooner.
+    purposes = jnp.stack([keys.augment, keys.dropout])
+    step_keys = jax.vmap(jax.random.fold_in, (0, None))(purposes, state.step)
+    image_keys = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))(step_keys, positions)
     if config.augment.enabled:
         strengths = annealed(hyper, state.step.astype(jnp.float32) / program.num_steps)
-        images = augment(image_keys(keys.augment), images, strengths)
-    dropout_keys = image_keys(keys.dropout) if config.model.uses_dropout else None
+        images = augment(image_keys[0], images, strengths)
+    dropout_keys = image_keys[1] if config.model.uses_dropout else None
     (_, (batch_stats, metrics)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
         state.params, state.batch_stats, program, hyper, images, labels, dropout_keys
     )
@@ -135,11 +136,13 @@ def train_step(
     diverged_at = jnp.where((state.diverged_at < 0) & ~jnp.isfinite(metrics.loss), state.step, state.diverged_at)
     alive = diverged_at < 0
     params = unravel(jax.flatten_util.ravel_pytree(state.params)[0] + jnp.where(alive, flat_updates, 0.0))
-    step, batch_stats, opt_state = jax.tree.map(
+    flat_stats, unravel_stats = jax.flatten_util.ravel_pytree(batch_stats)
+    step, flat_stats, opt_state = jax.tree.map(
         functools.partial(jnp.where, alive),
-        (state.step + 1, batch_stats, opt_state),
-        (state.step, state.batch_stats, state.opt_state),
+        (state.step + 1, flat_stats, opt_state),
+        (state.step, jax.flatten_util.ravel_pytree(state.batch_stats)[0], state.opt_state),
     )
+    batch_stats = unravel_stats(flat_stats)
     norms = (metrics.count.astype(jnp.float32) * jnp.linalg.norm(flat) for flat in (flat_grads, flat_updates))
     return TrainState(step, params, batch_stats, opt_state, diverged_at), TrainMetrics(*metrics, *norms)
 

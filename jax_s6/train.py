@@ -5,7 +5,6 @@ import dataclasses
 import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -141,10 +140,8 @@ def compile_run(config: TrainConfig, prepared: Prepared) -> tuple[Hyperparameter
     """Returns the only lane's numbers, its initial state, and the compiled epoch."""
     trainer, splits = prepared
     hyper = trainer.put_lanes(Hyperparameters(*([value] for value in Hyperparameters.of(config))))
-    with ThreadPoolExecutor(1) as pool:  # the two programs compile at the same time
-        state = pool.submit(trainer.create, hyper)
-        epoch_fn = trainer.epoch.lower(hyper, trainer.abstract_state(hyper), jnp.int32(0), *splits).compile()
-        return hyper, state.result(), epoch_fn
+    compiled = trainer.compile(hyper, splits)
+    return hyper, compiled.create(hyper), compiled.epoch
 
 
 def train(

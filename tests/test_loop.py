@@ -158,10 +158,10 @@ def test_epoch_is_traced_once(bars):
     program = Program(dataclasses.replace(CONFIG, num_epochs=1), 500)
     trainer = loop.Trainer(program, loop.make_mesh(jax.devices()[:1]))
     hyper = trainer.put_lanes(Hyperparameters(*([x] for x in lanes(1)[0])))
-    splits = trainer.put_shared((split(bars, "train"), split(bars, "test"), None))
+    train = trainer.put_shared(split(bars, "train"))
     with pytest.raises(AssertionError, match="traced"):
         for dtype in (jnp.int32, jnp.uint32):
-            trainer.epoch.lower(hyper, trainer.create(hyper), dtype(0), *splits)
+            trainer.train.lower(hyper, trainer.create(hyper), dtype(0), train)
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])

@@ -75,9 +75,9 @@ def compile_once():
         key = (settings, self.data.num_train, tuple(self.arrangement.devices), *self.arrangement[1:])
         if self._trainer is None and key in programs:
             self._splits = self.data.place(programs[key][0], self.arrangement.devices)
-            self._trainer, self._create_fn, self._epoch_fn = programs[key]
+            self._trainer, self._compiled = programs[key]
         trainer = prepare(self)
-        programs[key] = (trainer, self._create_fn, self._epoch_fn)
+        programs[key] = (trainer, self._compiled)
         return trainer
 
     GroupTrainer._prepare = prepare_once
@@ -279,16 +279,16 @@ def test_out_of_memory_halves_the_width_and_loses_nothing(bars, two, monkeypatch
 
     def prepare_small(self):
         trainer = prepare(self)
-        epoch_fn = self._epoch_fn
+        compiled = self._compiled
 
         def run_out(hyper, state, number, *splits):
             if self.arrangement.width > 1 and int(number) >= 1:  # in the second epoch, the state being donated
                 failed.append(self.arrangement.width)
                 jax.tree.map(lambda x: x.delete(), state)
                 raise JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1 byte.")
-            return epoch_fn(hyper, state, number, *splits)
+            return compiled.epoch(hyper, state, number, *splits)
 
-        self._epoch_fn = run_out
+        self._compiled = compiled._replace(epoch=run_out)
         return trainer
 
     grid = {"learning_rate": (0.01, 0.02, 0.03, 0.05, 0.1)}

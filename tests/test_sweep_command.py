@@ -23,8 +23,9 @@ from jax_s6.distributed import DistributedConfig
 from jax_s6.errors import InputError
 from jax_s6.sweep import sweep
 from tests.conftest import write_idx
+from tests.faults.runs import PLAIN
 
-SETTINGS = "--batch-size 32 --num-epochs 2 --rotation 0 --shift 0 --scale 0".split()
+SETTINGS = ["--num-epochs", "2", *PLAIN, "--batch-size", "32"]
 GRID = "--learning-rate 0.01 0.02 0.05 --seed 1".split()
 
 

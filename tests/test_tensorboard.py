@@ -12,6 +12,7 @@ from tensorboard.plugins.hparams import metadata, plugin_data_pb2
 from jax_s6 import report_folder, sweep_command, tensorboard, train
 from jax_s6.predict import load_model
 from tests.conftest import write_idx
+from tests.faults.runs import PLAIN
 
 HISTORY = [
     {"epoch": e, "train_loss": 1 / e, "test_loss": 2 / e, "test_accuracy": 0.4 * e, "seconds": 1} for e in (1, 2)
@@ -72,7 +73,7 @@ def test_a_lane_has_its_hyper_parameters_and_results(tmp_path):
 
 
 def test_the_sweeps_command_writes_a_folder_a_lane(folder, tmp_path):
-    flags = ["--batch-size", "50", "--num-epochs", "1", "--rotation", "0", "--shift", "0", "--scale", "0"]
+    flags = [*PLAIN, "--num-epochs", "1"]
     out = tmp_path / "sweep"
     sweep_command.main(
         ["--data-dir", str(folder), *flags, "--learning-rate", "0.01", "0.1", "--out", str(out), "--tensorboard"]

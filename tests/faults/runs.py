@@ -17,7 +17,7 @@ import numpy as np
 from jax_s6 import checkpoint
 from tests.conftest import write_idx
 
-PLAIN = "--rotation 0 --shift 0 --scale 0 --batch-size 50".split()
+PLAIN = "--rotation 0 --shift 0 --scale 0 --elastic 0 --batch-size 50".split()
 """Without augmentation, whose compilation is most of a program's."""
 
 
