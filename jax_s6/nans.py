@@ -1,6 +1,7 @@
 """Where a run first went wrong, for ``--check-nans``: the epoch is trained again, step by step."""
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -68,15 +69,9 @@ def first_wrong(
     program = dataclasses.replace(program, axis_name=None)
     keys, shape = Keys.of(hyper.seed), (program.steps_per_epoch, program.config.batch_size)
     order = np.asarray(loop.epoch_order(keys.order, epoch, program.num_train, shape[0] * shape[1])).reshape(shape)
-
-    @jax.jit
-    def step(state: TrainState, images: jax.Array, labels: jax.Array) -> tuple[TrainState, Any]:
-        new, metrics = steps.train_step(program, hyper, keys, state, images, labels)
-        return new, jax.tree.map(lambda x: jnp.isfinite(x).all(), {"loss": metrics.loss, **new._asdict()})
-
     for indices in order:
         images, labels = train.images[indices], train.labels[indices]
-        new, finite = step(state, images, labels)
+        new, finite = _step(program, hyper, keys, state, images, labels)
         # In alphabetical order, which is the step's: batch_stats, loss, then opt_state from the gradients, then params.
         wrong = [jax.tree_util.keystr(p, simple=True, separator=".") for p, ok in _leaves(finite) if not ok]
         if wrong:
@@ -86,17 +81,26 @@ def first_wrong(
     return None
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _step(
+    program: Program, hyper: Hyperparameters, keys: Keys, state: TrainState, images: jax.Array, labels: jax.Array
+) -> tuple[TrainState, Any]:
+    """Takes a step; tells of each tensor of the new state, and of the loss, whether all of it is finite."""
+    new, metrics = steps.train_step(program, hyper, keys, state, images, labels)
+    return new, jax.tree.map(lambda x: jnp.isfinite(x).all(), {"loss": metrics.loss, **new._asdict()})
+
+
 def _first_activation(program: Program, state: TrainState, images: np.ndarray) -> str | None:
     """Names the first layer whose output is not finite, of the images without augmentation and dropout."""
-    _, captured = program.net().apply(
-        {"params": state.params, "batch_stats": state.batch_stats},
-        images,
-        train=True,
-        mutable=["batch_stats", "intermediates"],
-        capture_intermediates=True,
-    )  # pyright: ignore[reportGeneralTypeIssues]
-    outputs = [(".".join(k.key for k in path[:-2]), x) for path, x in _leaves(dict(captured)["intermediates"])]
-    wrong = [name for name, x in outputs if not jnp.isfinite(x).all()]
+
+    @jax.jit
+    def finite(variables: Any) -> Any:
+        keep = ["batch_stats", "intermediates"]
+        _, captured = program.net().apply(variables, images, train=True, mutable=keep, capture_intermediates=True)  # pyright: ignore[reportGeneralTypeIssues]
+        return jax.tree.map(lambda x: jnp.isfinite(x).all(), dict(captured)["intermediates"])
+
+    outputs = _leaves(finite({"params": state.params, "batch_stats": state.batch_stats}))
+    wrong = [".".join(k.key for k in path[:-2]) for path, ok in outputs if not ok]
     wrong.sort(key=_place)
     return f"the output of {wrong[0] or 'the network'}" if wrong else None
 

@@ -14,6 +14,7 @@ import hypothesis  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
+from jax_s6 import backend  # noqa: E402
 from jax_s6.data import Dataset  # noqa: E402
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # a slow machine is not a failure
@@ -36,9 +37,11 @@ def write_idx(path: Path, array: np.ndarray) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_folder(tmp_path_factory):
-    """Keeps the user's cache out of the tests."""
+    """Keeps the user's cache out of the tests, and compiled programs in one of their own: they take most time."""
+    folder = tmp_path_factory.mktemp("cache")
+    backend.use_compilation_cache(folder)  # before the first compilation, as JAX decides then whether to use one
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_S6_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("JAX_S6_CACHE", str(folder))
         yield
 
 

@@ -20,7 +20,8 @@ CONFIG = dataclasses.replace(RECIPES["best"], num_epochs=2, batch_size=50, model
 def lane(bars):
     program = Program(CONFIG, len(bars.train_labels))
     hyper = jax.tree.map(jnp.float32, Hyperparameters.of(CONFIG))._replace(seed=jnp.uint32(0))
-    return program, hyper, create_train_state(program, hyper), loop.Split(bars.train_images, bars.train_labels)
+    state = jax.jit(lambda: create_train_state(program, hyper))()
+    return program, hyper, state, loop.Split(bars.train_images, bars.train_labels)
 
 
 def test_nothing_wrong_is_none(lane):
@@ -52,6 +53,6 @@ def test_run_ends_with_step_and_tensor(bars):
     step = frozen.summary["diverged_at"]
     assert step is not None and np.isnan(frozen.history[-1]["train_loss"]) or step < 20
     with pytest.raises(InputError, match=r"at step \d+, first in .*; a lower --learning-rate may help") as caught:
-        train.train(config, bars, train.prepare(config, bars, num_devices=1), check_nans=True)
+        train.train(config, bars, prepared, check_nans=True)
     named = int(str(caught.value).partition("at step ")[2].partition(",")[0])
     assert named <= step, "what makes the loss wrong is at or before it"

@@ -23,9 +23,9 @@ from jax_s6.distributed import DistributedConfig
 from jax_s6.errors import InputError
 from jax_s6.sweep import sweep
 from tests.conftest import write_idx
-from tests.faults.runs import PLAIN
+from tests.faults.runs import PLAINEST
 
-SETTINGS = ["--num-epochs", "2", *PLAIN, "--batch-size", "32"]
+SETTINGS = ["--num-epochs", "2", *PLAINEST, "--batch-size", "32"]
 GRID = "--learning-rate 0.01 0.02 0.05 --seed 1".split()
 
 
@@ -49,11 +49,6 @@ def finished(arguments, tmp_path_factory):
     out = tmp_path_factory.mktemp("sweeps") / "first"
     sweep_command.main([*arguments, "--devices", "2", "--out", str(out)])
     return out
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("JAX_S6_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 def read_csv(path):

@@ -12,7 +12,7 @@ from tensorboard.plugins.hparams import metadata, plugin_data_pb2
 from jax_s6 import report_folder, sweep_command, tensorboard, train
 from jax_s6.predict import load_model
 from tests.conftest import write_idx
-from tests.faults.runs import PLAIN
+from tests.faults.runs import PLAINEST
 
 HISTORY = [
     {"epoch": e, "train_loss": 1 / e, "test_loss": 2 / e, "test_accuracy": 0.4 * e, "seconds": 1} for e in (1, 2)
@@ -35,7 +35,7 @@ def read(path):
 
 def test_a_run_has_scalars_filters_and_mistakes(folder, tmp_path):
     out = tmp_path / "run"
-    flags = ["--data-dir", str(folder), "--num-epochs", "2", "--batch-size", "50", "--devices", "1"]
+    flags = ["--data-dir", str(folder), *PLAINEST, "--num-epochs", "2", "--devices", "1"]
     train.main([*flags, "--out", str(out), "--tensorboard"])
     events = read(out / "tensorboard")
     assert set(events.Tags()["scalars"]) == {"loss/train", "accuracy/train", "loss/test", "accuracy/test"}
@@ -73,7 +73,7 @@ def test_a_lane_has_its_hyper_parameters_and_results(tmp_path):
 
 
 def test_the_sweeps_command_writes_a_folder_a_lane(folder, tmp_path):
-    flags = [*PLAIN, "--num-epochs", "1"]
+    flags = [*PLAINEST, "--num-epochs", "1"]
     out = tmp_path / "sweep"
     sweep_command.main(
         ["--data-dir", str(folder), *flags, "--learning-rate", "0.01", "0.1", "--out", str(out), "--tensorboard"]

@@ -19,6 +19,8 @@ from tests.conftest import write_idx
 
 PLAIN = "--rotation 0 --shift 0 --scale 0 --elastic 0 --batch-size 50".split()
 """Without augmentation, whose compilation is most of a program's."""
+PLAINEST = [*PLAIN, *"--dropout-conv1 0 --dropout-conv2 0".split()]
+"""Without dropout, too."""
 
 
 def write_bars(folder: Path, bars) -> Path:
