@@ -67,7 +67,7 @@ class Question:
         rounds: Samples an arm and case.
         quick_rounds: The same with ``--quick``.
         check: Which losses arms must have, beside the network's parameters, before they are timed: ``train`` or
-            ``predict``; None where they are not of this network, or check themselves.
+            ``predict``; None where they take no step of their own on given weights, which leaves the parameters.
         note: What a reader of the numbers needs to know.
     """
 
@@ -164,8 +164,10 @@ class Session:
 
         def action(worker: Worker) -> None:
             outcome.ready = worker.ask("prepare", arguments=arguments, seconds=self.options.seconds)
+            if expected is not None or outcome.ready["num_params"] is not None:
+                check_size(outcome.ready)
             if expected is not None:
-                check(outcome.ready, expected, TOLERANCES[outcome.arm.precision])
+                check_losses(outcome.ready, expected, TOLERANCES[outcome.arm.precision])
 
         self._attempt(outcome, action)
 
@@ -198,20 +200,24 @@ def missing(arm: Arm) -> str | None:
     return f"{' and '.join(absent)} not installed: pip install {' '.join(absent)}" if absent else None
 
 
-def check(ready: Mapping[str, Any], expected: Sequence[float], tolerances: Sequence[float]) -> None:
-    """Compares an arm's network with the reference's.
+def check_size(ready: Mapping[str, Any]) -> None:
+    """Raises WorkerError unless an arm's network, ``num_params``, has as many parameters as the reference's."""
+    if ready["num_params"] != NUM_PARAMS:
+        raise WorkerError(f"check failed: {ready['num_params']} parameters, not {NUM_PARAMS}")
+
+
+def check_losses(ready: Mapping[str, Any], expected: Sequence[float], tolerances: Sequence[float]) -> None:
+    """Compares an arm's losses with the reference's.
 
     Args:
-        ready: ``num_params``, and ``losses``: of the reference's batch and weights, before a step of SGD with momentum
-            and after it. An arm that does not train gives the first only.
+        ready: ``losses``: of the reference's batch and weights, before a step of SGD with momentum and after it. An arm
+            that does not train gives the first only.
         expected: The reference's two losses.
         tolerances: Of their relative differences.
 
     Raises:
         WorkerError: They differ.
     """
-    if ready["num_params"] != NUM_PARAMS:
-        raise WorkerError(f"check failed: {ready['num_params']} parameters, not {NUM_PARAMS}")
     if not ready["losses"]:
         raise WorkerError("check failed: it gave no loss")
     for got, want, tolerance in zip(ready["losses"], expected, tolerances, strict=False):

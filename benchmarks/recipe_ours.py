@@ -9,11 +9,16 @@ import jax.numpy as jnp
 from benchmarks import recipes
 from benchmarks.jax_tools import count
 from benchmarks.worker import Task
-from jax_s6 import backend, data, sweep, train
+from jax_s6 import backend, data, model, sweep, train
 from jax_s6.config import AugmentConfig, DataConfig
 
 _kept: dict[Any, Any] = {}
 """Runs of this process, which serve several cases."""
+
+
+def num_params() -> int:
+    """Counts the parameters that a run draws."""
+    return count(jax.eval_shape(model.init, jax.random.key(0))["params"])
 
 
 def first_images(number: int) -> data.Dataset:
@@ -32,7 +37,6 @@ def epoch(*, images: int, precision: str = "float32", augmented: bool = True) ->
     hyper = train.Hyperparameters(*([value] for value in train.Hyperparameters.of(config)))
     hyper = trainer.put_lanes(hyper)
     holder = [trainer.create(hyper)]
-    num_params = count(holder[0].params)
     compiled = trainer.train.lower(hyper, holder[0], jnp.int32(0), split).compile()
 
     def run(n: int) -> None:
@@ -40,7 +44,7 @@ def epoch(*, images: int, precision: str = "float32", augmented: bool = True) ->
             holder[0], _ = compiled(hyper, holder[0], jnp.int32(0), split)
         jax.block_until_ready(holder[0])
 
-    return Task(run, trainer.program.steps_per_epoch * config.batch_size, num_params, repeatable=False)
+    return Task(run, trainer.program.steps_per_epoch * config.batch_size, num_params(), repeatable=False)
 
 
 def run(*, percent: float, recipe: str, precision: str = "float32") -> Task:
@@ -55,7 +59,7 @@ def run(*, percent: float, recipe: str, precision: str = "float32") -> Task:
             _kept[config.seed] = train.train(config, dataset).history
         return reached(_kept[config.seed], percent)
 
-    return Task(sample, 1, repeatable=False)
+    return Task(sample, 1, num_params(), repeatable=False)
 
 
 def reached(history: list[dict[str, Any]], percent: float) -> dict[str, Any]:
@@ -87,4 +91,4 @@ def quality(*, learning_rate: float, precision: str = "float32") -> Task:
         row = _kept["rows"][(learning_rate, next(seeds))]
         return {"seconds": _kept["seconds"], "percent": 100 * row["test_accuracy"]}
 
-    return Task(sample, 60_000, repeatable=False)
+    return Task(sample, 60_000, num_params(), repeatable=False)

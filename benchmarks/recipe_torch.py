@@ -194,7 +194,7 @@ def run(*, percent: float, recipe: str) -> Task:
             _kept[seed] = train_run(recipe, seed, dataset)
         return reached(_kept[seed], percent)
 
-    return Task(sample, 1, repeatable=False)
+    return Task(sample, 1, parameters(Run(config, 60_000).net), repeatable=False)
 
 
 def train_run(recipe: str, seed: int, dataset: Any, **changes: Any) -> list[dict[str, Any]]:
@@ -222,4 +222,4 @@ def quality(*, learning_rate: float) -> Task:
         [row] = train_run("quality", next(seeds), dataset, learning_rate=learning_rate)
         return {"seconds": row["seconds"], "percent": 100 * row["test_accuracy"]}
 
-    return Task(sample, 60_000, repeatable=False)
+    return Task(sample, 60_000, parameters(Run(recipes.named("quality"), 60_000).net), repeatable=False)

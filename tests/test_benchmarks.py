@@ -112,14 +112,23 @@ def test_change_is_judged_by_noise_and_threshold(machine, seconds, verdict, regr
 
 
 def test_check_refuses_other_networks():
-    right = {"num_params": model.NUM_PARAMS, "losses": [2.0, 1.5]}
-    harness.check(right, [2.0001, 1.501], (1e-4, 2e-3))
-    harness.check({**right, "losses": [2.0]}, [2.0, 1.5], (1e-4, 2e-3))  # an arm that only predicts
-    for wrong in ({"num_params": 1}, {"losses": [2.001, 1.5]}, {"losses": [2.0, 1.51]}, {"losses": [float("nan")]}):
+    harness.check_size({"num_params": model.NUM_PARAMS})
+    with pytest.raises(WorkerError, match="check failed: 1 parameters"):
+        harness.check_size({"num_params": 1})
+    harness.check_losses({"losses": [2.0001, 1.501]}, [2.0, 1.5], (1e-4, 2e-3))
+    harness.check_losses({"losses": [2.0]}, [2.0, 1.5], (1e-4, 2e-3))  # an arm that only predicts
+    for wrong in ([2.001, 1.5], [2.0, 1.51], [float("nan")]):
         with pytest.raises(WorkerError, match="check failed"):
-            harness.check({**right, **wrong}, [2.0, 1.5], (1e-4, 2e-3))
+            harness.check_losses({"losses": wrong}, [2.0, 1.5], (1e-4, 2e-3))
     with pytest.raises(WorkerError, match="no loss"):
-        harness.check({**right, "losses": []}, [2.0, 1.5], (1e-4, 2e-3))
+        harness.check_losses({"losses": []}, [2.0, 1.5], (1e-4, 2e-3))
+
+
+def test_size_is_checked_where_losses_are_not():
+    arms = (Arm("right", FAKE), Arm("small", FAKE, {"trouble": "small"}))
+    with Session(make_question(*arms, check=None), Options(rounds=1, seconds=0.001)) as session:
+        right, small = session.run_case(arms, 8)
+    assert right.not_run is None and "check failed: 7 parameters" in small.not_run
 
 
 def test_arms_take_turns_and_none_fails_silently(monkeypatch):
@@ -290,7 +299,7 @@ def test_our_arm_has_the_reference_losses():
     mesh = loop.make_mesh(jax.devices()[:1])
     for precision, augmented in (("float32", True), ("bf16", False)):
         losses = ours.check_losses(ours.make_config(64, precision, augmented=augmented), mesh)
-        harness.check({"num_params": model.NUM_PARAMS, "losses": losses}, want, harness.TOLERANCES[precision])
+        harness.check_losses({"losses": losses}, want, harness.TOLERANCES[precision])
 
 
 def test_recipe_that_pytorch_lacks_is_refused():
