@@ -174,10 +174,10 @@ def plot_curves(path: Path, rows: Sequence[Mapping[str, Any]], title: str) -> No
     lowest = min(min(100 * row[f"{name}_accuracy"] for name, _ in judged) for row in rows[len(rows) // 4 :])
     right.set(xlabel="epoch", ylabel="accuracy, %", title=f"final test accuracy {final:.2f} %")
     right.set_ylim(min(98.0, lowest - 0.1), 100)
-    for axis in (left, right):
+    for axis, corner in ((left, "upper right"), (right, "upper left")):  # losses fall, accuracies rise
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
-        axis.legend(loc="best")
+        axis.legend(loc=corner)
     with replacing(path) as part:
         figure.savefig(part)
 
