@@ -22,7 +22,7 @@ def convolution(config: ModelConfig, target: str | None = None) -> str:
 
 
 def operand_dtype(config: ModelConfig, target: str | None = None) -> DTypeLike:
-    """Resolves ``auto`` to the type of the convolutions' operands; see the README for the measurement behind it."""
+    """Resolves the type of the convolutions' operands: float32 unless bfloat16 is asked for."""
     if config.precision == "bf16":
         return jnp.bfloat16
     return jnp.float32

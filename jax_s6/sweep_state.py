@@ -154,6 +154,8 @@ class Keeper:
         """
         kept = self._stores[number].load()
         if kept is None:
+            if distributed.is_main():
+                self._stores[number].clear()
             return
         lanes = trainer.group.lanes
         shapes = jax.tree.map(

@@ -273,6 +273,13 @@ def test_group_that_fell_back_before_a_rung_trains_the_lanes_that_were_dropped_t
     assert any(row["pruned_at"] for row in want.rows)
 
 
+def test_resume_begins_where_there_is_nothing(bars, two, decaying, tmp_path):
+    got = sweep(DECAYING, DECAYING_GRID, bars, devices=two, out=tmp_path, resume=True)
+    assert len(got.history) == len(decaying.history) and (tmp_path / "checkpoints" / "group-0" / "3").exists()
+    for row, want in zip(got.rows, decaying.rows, strict=True):
+        assert_equal_rows(row, want)
+
+
 def test_out_of_memory_halves_the_width_and_loses_nothing(bars, two, monkeypatch):
     heard, prepare = Heard(), GroupTrainer._prepare
     failed = []
