@@ -30,6 +30,7 @@ def parse(kind: type[T], *, prog: str, default: T | None = None, args: Sequence[
     """
     errors = io.StringIO()
     try:
+        refuse_empty(sys.argv[1:] if args is None else args)
         with contextlib.redirect_stderr(errors):
             return tyro.cli(
                 kind,
@@ -44,6 +45,14 @@ def parse(kind: type[T], *, prog: str, default: T | None = None, args: Sequence[
         if stop.code == 0:
             raise
         fail(f"{_first_sentence(errors.getvalue())} (see {prog} --help)")
+
+
+def refuse_empty(args: Sequence[str]) -> None:
+    """Raises InputError if an argument is empty, as of a variable that is not set: a path would be the folder here."""
+    for before, arg in zip(["", *args], args, strict=False):
+        if not arg or (arg.startswith("--") and arg.endswith("=")):
+            flag = arg.rstrip("=") or (before if before.startswith("--") else "an argument")
+            raise InputError(f"{flag} is empty: give a value, or leave it out")
 
 
 def run(main: Callable[[], None]) -> None:

@@ -10,7 +10,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from jax_s6 import backend, cli, data, data_cache, export_card, export_onnx, model, report, weights
 from jax_s6.config import DataConfig, ModelConfig
@@ -165,7 +165,7 @@ def _write_torch(path: Path, variables: Mapping[str, Any], metadata: Mapping[str
     # PyTorch counts batches; with its default momentum it does not use the count, but a strict load wants it.
     norms = [name.removesuffix(".running_mean") for name in state_dict if name.endswith(".running_mean")]
     state_dict |= {f"{norm}.num_batches_tracked": np.zeros((), np.int64) for norm in norms}
-    save_file(state_dict, path, metadata={**metadata, "format": "pt"})
+    weights.write(path, state_dict, {**metadata, "format": "pt"})
 
 
 def _read_safetensors(path: Path) -> Run:

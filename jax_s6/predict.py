@@ -12,7 +12,7 @@ import tyro
 
 from jax_s6 import backend, cli, data_cache, predict_images, predict_sheet
 from jax_s6.errors import InputError
-from jax_s6.predict_model import Model, load_model
+from jax_s6.predict_model import NUM_LABELS, Model, load_model
 
 __all__ = ["Model", "load_model", "main"]
 PROG = "python -m jax_s6.predict"
@@ -61,8 +61,8 @@ def main(args: Sequence[str] | None = None) -> None:
     if not command.images:
         raise InputError(f"images must name at least one picture, folder or glob (see {PROG} --help)")
     files = list(predict_images.find_files(command.images))
-    if command.sheet is not None and command.sheet.suffix.lower() != ".png":
-        raise InputError(f"sheet must be the name of a .png file, got {command.sheet}")
+    if command.sheet is not None:
+        _check_sheet(command.sheet, files)
     network = load_model(command.run)
     backend.use_compilation_cache(data_cache.cache_folder())
     show = _as_json if command.json else _as_text
@@ -78,6 +78,16 @@ def main(args: Sequence[str] | None = None) -> None:
         predict_sheet.draw_sheet(command.sheet, shown, count, network.source)
     if count < len(files):
         raise SystemExit(2)
+
+
+def _check_sheet(sheet: Path, files: Sequence[Path]) -> None:
+    """Raises InputError if the sheet cannot go there, before there are answers."""
+    if sheet.suffix.lower() != ".png":
+        raise InputError(f"sheet must be the name of a .png file, got {sheet}")
+    if not sheet.parent.is_dir():
+        raise InputError(f"sheet {sheet} cannot be written, as {sheet.parent} is no folder: give another --sheet")
+    if sheet.resolve() in {file.resolve() for file in files}:
+        raise InputError(f"sheet {sheet} is one of the pictures: give another --sheet")
 
 
 def predict_files(
@@ -113,8 +123,9 @@ def _complain(error: InputError) -> None:
 
 def _as_text(answer: Answer, class_names: Sequence[str]) -> str:
     """The file, the answer, its probability, and the next two."""
-    first, *others = np.argsort(-answer.probabilities)[:3]
-    next_two = ", ".join(f"{class_names[i]} {answer.probabilities[i]:.1%}" for i in others)
+    first, *others = np.argsort(-answer.probabilities)
+    labels = [i for i in others if i < NUM_LABELS]
+    next_two = ", ".join(f"{class_names[i]} {answer.probabilities[i]:.1%}" for i in labels[:2])
     return f"{answer.path}  {class_names[first]}  {answer.probabilities[first]:.1%}  (then {next_two})"
 
 

@@ -15,6 +15,8 @@ from jax_s6.errors import InputError
 DEFAULT_MODEL = Path(__file__).parent / "_model" / "params.safetensors"
 """The network that ships with the package; what made it is in the JSON file beside it."""
 PARAMS_FILE = "params.safetensors"
+NUM_LABELS = 10
+"""The first outputs, which labels use: all data sets here have ten classes."""
 _BATCH_SIZES = (1, 8, 64, 512)  # each is compiled once, so few
 _FASHION = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 _KMNIST = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")

@@ -136,7 +136,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield part
         os.replace(part, path)
     except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror}): free the disk or give another --out") from None
+        raise InputError(f"{path} cannot be written ({error.strerror}): free the disk or give another place") from None
     finally:
         part.unlink(missing_ok=True)
 

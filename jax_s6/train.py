@@ -83,6 +83,7 @@ def parse_command(args: Sequence[str] | None = None) -> TrainCommand:
 
 def base_config(args: Sequence[str]) -> TrainConfig:
     """Returns the settings that the other flags change: those of the recipe or the file that the arguments name."""
+    cli.refuse_empty(args)
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--recipe", nargs="?")
     first.add_argument("--config", nargs="?")

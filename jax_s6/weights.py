@@ -9,7 +9,8 @@ import jax
 import numpy as np
 from numpy.typing import DTypeLike
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
+from safetensors.numpy import save as save_bytes
 
 from jax_s6 import model
 from jax_s6.errors import InputError
@@ -42,23 +43,22 @@ def save(path: Path, variables: Mapping[str, Any], metadata: Mapping[str, str] |
         OSError: The file cannot be written.
     """
     leaves = jax.tree_util.tree_leaves_with_path(dict(variables))
-    try:
-        save_file({".".join(_path_names(p)): np.asarray(x) for p, x in leaves}, path, metadata=dict(metadata or {}))
-    except SafetensorError as error:  # which a full disk ends in, too
-        raise OSError(0, str(error)) from error
-    _sort_metadata(path)
+    write(path, {".".join(_path_names(p)): np.asarray(x) for p, x in leaves}, metadata)
 
 
-def _sort_metadata(path: Path) -> None:
-    """Sorts the metadata of a safetensors file, which come in random order: the same run leaves the same bytes."""
-    with open(path, "r+b") as file:
-        size = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(size))
-        if "__metadata__" in header:
-            header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-        file.seek(8)
-        file.write(text.ljust(size))
+def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
+    """Writes arrays by name as safetensors, the metadata sorted: the same run leaves the same bytes.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    content = save_bytes(dict(arrays), metadata=dict(metadata or {}))
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    if "__metadata__" in header:
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    path.write_bytes(content[:8] + text.ljust(size) + content[8 + size :])
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def from_torch_state_dict(state_dict: Mapping[str, Any], dtype: DTypeLike = np.f
         ``{"params": ..., "batch_stats": ...}``, NumPy arrays, copies, that give the same predictions.
 
     Raises:
-        InputError: A name is missing or has another shape.
+        InputError: A name is missing, or has another shape or type, or a variance is negative.
     """
     arrays = {
         name: array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
@@ -129,6 +129,10 @@ def _fill(name_of: Any, arrays: Mapping[str, np.ndarray], source: str, dtype: DT
             raise InputError(f"{source} has no {name}: it is not of this network (11,952 parameters, conv1 to conv3)")
         if arrays[name].shape != expected.shape:
             raise InputError(f"{name} in {source} must have the shape {expected.shape}, got {arrays[name].shape}")
+        if arrays[name].dtype.kind != "f":
+            raise InputError(f"{name} in {source} must be floating numbers, got {arrays[name].dtype}")
+        if path[-1].key == "var" and (arrays[name] < 0).any():
+            raise InputError(f"{name} in {source} must be >= 0: it is damaged, so give a params.safetensors of a run")
         return np.array(arrays[name], dtype)  # a copy: a PyTorch tensor's array would change as it trains
 
     return jax.tree_util.tree_map_with_path(leaf, _template())

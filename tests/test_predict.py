@@ -239,6 +239,10 @@ def test_damaged_files_give_a_digit_or_a_sentence(tmp_path_factory, kind, positi
         (["{tmp}/words.png", "--run", "{tmp}"], "has no params.safetensors"),
         (["{tmp}/words.png", "--run", "{tmp}/words.png"], "cannot be read as safetensors"),
         (["{tmp}/words.png", "--sheet", "{tmp}/sheet.jpg"], "sheet must be the name of a .png file"),
+        (["{tmp}/words.png", "--sheet", "{tmp}/words.png"], "words.png is one of the pictures: give another --sheet"),
+        (["{tmp}/words.png", "--sheet", "{tmp}/no/sheet.png"], "no is no folder: give another --sheet"),
+        (["{tmp}/words.png", "--run", ""], "--run is empty: give a value, or leave it out"),
+        ([""], "an argument is empty"),
         (["{tmp}/words.png", "--rwa"], "--rwa"),
     ],
 )

@@ -65,3 +65,23 @@ def test_damaged_files_are_refused(tmp_path_factory, noise, position, whole):
     path.write_bytes(noise if whole else data[:position] + noise + data[position + len(noise) :])
     with pytest.raises(InputError):
         weights.load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("conv1.0.weight", lambda x: x.astype(np.int8), "must be floating numbers, got int8"),
+        ("conv3.5.running_var", lambda x: x - 2, "must be >= 0: it is damaged"),
+    ],
+)
+def test_arrays_that_no_run_writes_are_refused(name, change, message, tmp_path):
+    state_dict = weights.to_torch_state_dict(jax.jit(model.init)(jax.random.key(0)))
+    weights.write(tmp_path / "net.safetensors", {**state_dict, name: change(state_dict[name])})
+    with pytest.raises(InputError, match=message):
+        weights.load(tmp_path / "net.safetensors")
+
+
+def test_weights_are_as_readable_as_other_files(tmp_path):
+    weights.save(tmp_path / "a.safetensors", jax.jit(model.init)(jax.random.key(0)))
+    (tmp_path / "b").write_bytes(b"")
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "b").stat().st_mode

@@ -124,6 +124,8 @@ SETTINGS = [
     ("--out {text}/below", "out {text}/below cannot be written to"),
     ("--out /proc/none", "out /proc/none cannot be written to"),
     ("--out {long_name}", "File name too long"),
+    ("--out ''", "--out is empty: give a value, or leave it out"),
+    ("--config=", "--config is empty: give a value, or leave it out"),
     ("--out {finished}", "out {finished} holds a run already: give another --out, or --overwrite to replace it"),
     ("--out {unfinished}", "out {unfinished} holds an unfinished run: --resume to go on with it"),
 ]
