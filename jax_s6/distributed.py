@@ -98,6 +98,13 @@ def require_same(text: str, what: str) -> None:
             raise InputError(f"process {jax.process_index()} must have the same {what}, as process 0")
 
 
+def largest(number: int) -> int:
+    """Returns the largest of the processes' numbers; all of them must ask at the same point."""
+    if jax.process_count() == 1:
+        return number
+    return int(multihost_utils.process_allgather(np.int32(number)).max())
+
+
 @contextlib.contextmanager
 def ending_together() -> Iterator[None]:
     """Ends this process with a sentence when another one is lost; it would wait for it at its exit otherwise."""

@@ -115,11 +115,14 @@ class Keeper:
             InputError: A checkpoint cannot be written.
             Stopped: A signal came.
         """
-        stop = self._stopper is not None and self._stopper.requested is not None
+        # A signal reaches the processes one after the other, but all must end after the same epoch.
+        signal = distributed.largest((self._stopper and self._stopper.requested) or 0)
+        stop = signal > 0
         due = self._config.is_due(trainer.epoch, trainer.group.config.num_epochs)
         if self._stores and distributed.is_main() and (stop or due):
             self._save(number, trainer, records)
         if stop and self._stopper is not None:
+            self._stopper.requested = signal
             self._stopper.stop_if_requested()
 
     def wait(self) -> None:
