@@ -50,7 +50,7 @@ def parse(kind: type[T], *, prog: str, default: T | None = None, args: Sequence[
 def refuse_empty(args: Sequence[str]) -> None:
     """Raises InputError if an argument is empty, as of a variable that is not set: a path would be the folder here."""
     for before, arg in zip(["", *args], args, strict=False):
-        if not arg or (arg.startswith("--") and arg.endswith("=")):
+        if not arg or re.fullmatch("--[a-z0-9-]+=", arg):
             flag = arg.rstrip("=") or (before if before.startswith("--") else "an argument")
             raise InputError(f"{flag} is empty: give a value, or leave it out")
 

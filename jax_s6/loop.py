@@ -138,7 +138,8 @@ class Compiled(NamedTuple):
 
     Attributes:
         create: As the Trainer's.
-        epoch: As the Trainer's.
+        epoch: ``(hyper, state, epoch, train, test, validation) -> (state, EpochMetrics)``: trains, then judges. Donates
+            the state; ``validation`` is a Split or None.
     """
 
     create: Callable[..., TrainState]
@@ -202,13 +203,6 @@ class Trainer:
         self.create = jax.jit(shard(create, in_specs=lanes), compiler_options=options)
         self.train = jax.jit(shard(train, in_specs=(lanes, lanes, shared, shared)), donate_argnums=1)
         self.judge = jax.jit(shard(judge, in_specs=(lanes, shared)))
-
-    def epoch(
-        self, hyper: Hyperparameters, state: TrainState, number: jax.Array, train: Split, *judged: Split | None
-    ) -> tuple[TrainState, EpochMetrics]:
-        """Trains the lanes for an epoch and judges them on the test images and, where there are, validation images."""
-        state, metrics = self.train(hyper, state, number, train)
-        return state, EpochMetrics(metrics, *self.judge(state, judged))
 
     def compile(self, hyper: Hyperparameters, splits: Sequence[Split | None]) -> Compiled:
         """Compiles what the first step needs; the judging compiles in the background, while the first epoch trains.

@@ -113,14 +113,16 @@ def train_step(
     if program.axis_name is not None:
         positions += jax.lax.axis_index(program.axis_name) * labels.size
 
-    # One key an image, so that how a batch is split changes nothing; both purposes in one hash, which compiles sooner.
-    purposes = jnp.stack([keys.augment, keys.dropout])
-    step_keys = jax.vmap(jax.random.fold_in, (0, None))(purposes, state.step)
-    image_keys = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))(step_keys, positions)
+    # A key an image, so that how a batch is split changes nothing; one hash for both purposes, which compiles sooner.
+    purposes = ((keys.augment, config.augment.enabled), (keys.dropout, config.model.uses_dropout))
+    used = [key for key, on in purposes if on]
+    if used:
+        step_keys = jax.vmap(jax.random.fold_in, (0, None))(jnp.stack(used), state.step)
+        used = list(jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))(step_keys, positions))
     if config.augment.enabled:
         strengths = annealed(hyper, state.step.astype(jnp.float32) / program.num_steps)
-        images = augment(image_keys[0], images, strengths)
-    dropout_keys = image_keys[1] if config.model.uses_dropout else None
+        images = augment(used[0], images, strengths)
+    dropout_keys = used[-1] if config.model.uses_dropout else None
     (_, (batch_stats, metrics)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
         state.params, state.batch_stats, program, hyper, images, labels, dropout_keys
     )

@@ -129,7 +129,7 @@ def _fill(name_of: Any, arrays: Mapping[str, np.ndarray], source: str, dtype: DT
             raise InputError(f"{source} has no {name}: it is not of this network (11,952 parameters, conv1 to conv3)")
         if arrays[name].shape != expected.shape:
             raise InputError(f"{name} in {source} must have the shape {expected.shape}, got {arrays[name].shape}")
-        if arrays[name].dtype.kind != "f":
+        if not jax.numpy.issubdtype(arrays[name].dtype, np.floating):  # bfloat16 is, for JAX
             raise InputError(f"{name} in {source} must be floating numbers, got {arrays[name].dtype}")
         if path[-1].key == "var" and (arrays[name] < 0).any():
             raise InputError(f"{name} in {source} must be >= 0: it is damaged, so give a params.safetensors of a run")
