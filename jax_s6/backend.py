@@ -15,10 +15,10 @@ from jax_s6.errors import InputError
 
 
 def convolution(config: ModelConfig, target: str | None = None) -> str:
-    """Resolves ``auto``: ``matmul`` on CPU, where it is 20 times faster in a scan; ``xla`` on GPU and TPU."""
+    """Resolves ``auto``: ``matmul`` on CPU and GPU, 20 and 3 times faster in a scan; ``xla`` on TPU."""
     if config.convolution != "auto":
         return config.convolution
-    return "matmul" if (target or jax.default_backend()) == "cpu" else "xla"
+    return "xla" if (target or jax.default_backend()) == "tpu" else "matmul"
 
 
 def operand_dtype(config: ModelConfig, target: str | None = None) -> DTypeLike:
@@ -77,6 +77,11 @@ def batch_devices(batch_size: int, count: int | None) -> list[jax.Device]:
     if batch_size % count:
         raise InputError(f"devices must divide the batch_size {batch_size}, got {count}")
     return found[:count]
+
+
+def judged_at_once(count: int) -> int:
+    """Into how many images a batch of so many is cut for prediction: on CPU, activations should stay in the cache."""
+    return min(count, 64) if jax.default_backend() == "cpu" else count
 
 
 def cpu_flags() -> set[str]:

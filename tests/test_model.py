@@ -104,7 +104,7 @@ def test_batch_split_over_devices_normalises_by_the_whole_batch(variables):
 
 def test_platform_chooses_the_convolution():
     assert model.create(ModelConfig(), platform="cpu").convolution == "matmul"
-    assert model.create(ModelConfig(), platform="cuda").convolution == "xla"
+    assert model.create(ModelConfig(), platform="cuda").convolution == "matmul"
     assert model.create(ModelConfig(), platform="tpu").convolution == "xla"
     assert model.create(ModelConfig(convolution="matmul"), platform="tpu").convolution == "matmul"
     assert model.create(ModelConfig(precision="bf16")).dtype == jnp.bfloat16
