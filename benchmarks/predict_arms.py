@@ -2,13 +2,12 @@
 
 import functools
 
-import jax
 import numpy as np
 
 from benchmarks import work
 from benchmarks.jax_tools import compile_timed, count, trace
 from benchmarks.worker import Task
-from jax_s6 import model, weights
+from jax_s6 import predict_model, weights
 from jax_s6.config import ModelConfig
 
 
@@ -21,16 +20,16 @@ def loss_of(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def ours(*, batch: int, precision: str = "float32", convolution: str = "auto") -> Task:
-    """One device; the network's weights are in memory, images come from the host each time."""
+    """One device, as ``predict_model.Model`` has it; images come from the host each time."""
     config = ModelConfig(convolution=convolution, precision=precision)  # pyright: ignore[reportArgumentType]
-    variables = jax.device_put(weights.from_torch_state_dict(work.state_dict()))
+    variables = weights.from_torch_state_dict(work.state_dict())
     images, labels = work.digits(batch)
-    apply, seconds = compile_timed(jax.jit(model.create(config).apply), variables, images)
+    apply, seconds = compile_timed(predict_model.make_apply(variables, config), images)
 
     def run(n: int) -> None:
         for _ in range(n):
-            np.asarray(apply(variables, images))
+            np.asarray(apply(images))
 
-    losses = [loss_of(apply(variables, images), labels)]
+    losses = [loss_of(np.asarray(apply(images)), labels)]
     profile = functools.partial(trace, run)
     return Task(run, batch, count(variables["params"]), losses, seconds, profile=profile)

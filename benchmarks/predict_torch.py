@@ -10,17 +10,20 @@ from benchmarks.torch_arms import DEVICE, Net, initial_weights, parameters
 from benchmarks.worker import Task
 
 
-def predict(*, batch: int, mode: str, precision: str) -> Task:
-    """channels_last, all threads, inference mode; from uint8 NumPy images to NumPy logits."""
+def predict(*, batch: int, mode: str, precision: str, part: int | None = None) -> Task:
+    """channels_last, all threads, inference mode; from uint8 NumPy images, so many at once, to NumPy logits."""
     torch._dynamo.reset()
     net = Net().to(DEVICE, memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
     initial_weights(net)
     forward = torch.compile(net) if mode == "compiled" else net
     images, labels = work.digits(batch)
-    raw = images.transpose(0, 3, 1, 2)
+    raw = torch.from_numpy(images.transpose(0, 3, 1, 2)).split(part or batch)
 
     def logits() -> torch.Tensor:
-        x = torch.from_numpy(raw).to(DEVICE).float().div_(255).sub_(work.MEAN).div_(work.STD)
+        return torch.cat([logits_of(x) for x in raw])
+
+    def logits_of(x: torch.Tensor) -> torch.Tensor:
+        x = x.to(DEVICE).float().div_(255).sub_(work.MEAN).div_(work.STD)
         with torch.autocast(DEVICE, torch.bfloat16, enabled=precision == "bf16"):
             return forward(x.contiguous(memory_format=torch.channels_last)).float().cpu()
 

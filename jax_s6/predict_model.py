@@ -1,6 +1,8 @@
 """A trained network as one object: where its weights come from, and its answers about arrays of images."""
 
+import functools
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jax_s6 import model, weights
+from jax_s6 import backend, model, weights
 from jax_s6.config import ModelConfig
 from jax_s6.errors import InputError
 
@@ -67,12 +69,38 @@ class Model:
         count = len(images)
         padded = np.zeros((min(size for size in _BATCH_SIZES if size >= count), *images.shape[1:]), images.dtype)
         padded[:count] = images
-        return np.asarray(_apply(self.variables, padded))[:count]
+        return np.asarray(self._apply(padded))[:count]
+
+    @functools.cached_property
+    def _apply(self) -> Callable[[Any], jax.Array]:
+        return make_apply(self.variables)
 
 
-@jax.jit
-def _apply(variables: Any, images: jax.Array) -> Any:
-    return model.create(ModelConfig()).apply(variables, images)
+def make_apply(variables: Mapping[str, Any], config: ModelConfig | None = None) -> Callable[[Any], jax.Array]:
+    """Makes the compiled network.
+
+    Its weights are constants of the program: to pass 36 arrays takes as long as to judge an image. On CPU, large
+    batches are judged in parts whose activations stay in the cache, five times as fast as at once.
+
+    Args:
+        variables: ``{"params": ..., "batch_stats": ...}``.
+        config: How to compute; as the platform does it by default if None.
+
+    Returns:
+        ``(images) -> logits``, of images ``[n, 28, 28, 1]`` as the network takes them, float32 ``[n, 16]``; n is at
+        most, or a multiple of, 64.
+    """
+    net = model.create(config or ModelConfig())
+
+    def apply(images: jax.Array) -> Any:
+        return net.apply(variables, images)
+
+    def in_parts(images: jax.Array) -> jax.Array:
+        part = backend.judged_at_once(len(images))
+        parts = images.reshape(-1, part, *images.shape[1:])
+        return jax.lax.map(apply, parts).reshape(-1, model.NUM_OUTPUTS) if len(parts) > 1 else apply(images)
+
+    return jax.jit(in_parts)
 
 
 def _check_images(images: Any) -> np.ndarray:
