@@ -1,11 +1,13 @@
 """The suite's command: ``python -m benchmarks [NAME ...]``."""
 
+import contextlib
 import dataclasses
 import importlib
+import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -109,7 +111,7 @@ def print_list(selections: Sequence[Selection]) -> None:
 
 
 def measure(command: Command, selections: Sequence[Selection]) -> dict[str, Any]:
-    """Asks the questions."""
+    """Asks the questions, and keeps what is found after each case, so that a stop loses one."""
     start = time.perf_counter()
 
     def say(text: str) -> None:
@@ -117,18 +119,46 @@ def measure(command: Command, selections: Sequence[Selection]) -> dict[str, Any]
 
     if os.getloadavg()[0] > 0.5:
         say(f"warning: the load average is {os.getloadavg()[0]:.1f}: other work falsifies what is measured")
+    settings = {f.name: str(getattr(command, f.name)) for f in dataclasses.fields(command)}
+
+    def found() -> dict[str, Any]:
+        return results.to_json(outcomes, {**settings, "seconds": time.perf_counter() - start})
+
     outcomes: list[harness.Outcome] = []
+    write_results(command.out, found())
     for selection in selections:
         options = harness.Options(selection.rounds, 0.25 if command.quick else 0.5, command.profile, say)
         with harness.Session(selection.question, options) as session:
             for case in selection.cases:
                 outcomes += session.run_case(selection.arms, case)
+                write_results(command.out, found())
     for outcome in outcomes:
         if outcome.not_run:
             where = f"{outcome.question.name}, {outcome.question.axis} {outcome.case}"
             say(f"not run: {where}: {outcome.arm.name}: {outcome.not_run}")
-    settings = {f.name: str(getattr(command, f.name)) for f in dataclasses.fields(command)}
-    return results.to_json(outcomes, {**settings, "seconds": time.perf_counter() - start})
+    return found()
+
+
+def write_results(out: Path, found: dict[str, Any]) -> None:
+    """Writes results.json into a folder.
+
+    Raises:
+        InputError: It cannot be written.
+    """
+    with said_in_a_sentence(out):
+        out.mkdir(parents=True, exist_ok=True)
+        part = out / "results.json.part"
+        part.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        part.replace(out / "results.json")
+
+
+@contextlib.contextmanager
+def said_in_a_sentence(out: Path) -> Iterator[None]:
+    """Makes an InputError of an OSError."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"out {out} cannot be written ({error.strerror}): give another folder") from None
 
 
 def write(out: Path, found: dict[str, Any]) -> str:
@@ -137,13 +167,10 @@ def write(out: Path, found: dict[str, Any]) -> str:
     Raises:
         InputError: The folder cannot be written.
     """
-    import json
-
     questions = {name: load(name) for name in NAMES}
     pictures = {}
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "results.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    write_results(out, found)
+    with said_in_a_sentence(out):
         entries = [item["extra_info"] for item in found["benchmarks"]]
         for name in dict.fromkeys(entry["question"] for entry in entries):
             pictures[name] = f"{name}.png"
@@ -152,8 +179,6 @@ def write(out: Path, found: dict[str, Any]) -> str:
         text = report.render(found, questions, pictures)
         (out / "report.md").write_text(text, encoding="utf-8")
         return text
-    except OSError as error:
-        raise InputError(f"out {out} cannot be written ({error.strerror}): give another folder") from None
 
 
 def print_changes(old: dict[str, Any], new: dict[str, Any], threshold: float) -> bool:

@@ -70,13 +70,15 @@ def train_step(*, batch: int) -> Task:
     return per_step_task(step, state, state[0], batch, lambda x: x)
 
 
-def train_scan(*, batch: int, steps: int = 3) -> Task:
+def train_scan(*, batch: int) -> Task:
     """The same step in a ``lax.scan``."""
+    steps = 3 if jax.default_backend() == "cpu" else work.steps(batch, "gpu")
     return scan_task(step, initial_state(), batch, steps, 1)
 
 
-def sweep(*, lanes: int, batch: int = 64, steps: int = 2) -> Task:
+def sweep(*, lanes: int, batch: int = 64) -> Task:
     """``vmap`` of the step over lanes, in a scan: XLA makes grouped convolutions of it."""
+    steps = 2 if jax.default_backend() == "cpu" else 64
     state = jax.tree.map(lambda x: jnp.stack([x] * lanes), initial_state())
     return scan_task(jax.vmap(step, in_axes=(0, None, None)), state, batch, steps, lanes)
 

@@ -35,7 +35,8 @@ def train_step(
     """One lane's epoch: a scan of as many steps as take about half a second, from uint8 images."""
     backend.use_cpu_devices()
     config = make_config(batch, precision, convolution, augmented)
-    steps = 4 if convolution == "xla" and jax.default_backend() == "cpu" else max(8, 4096 // batch)
+    steps = work.steps(batch, jax.default_backend())
+    steps = 4 if convolution == "xla" and jax.default_backend() == "cpu" else steps
     images, labels = work.digits(steps * batch)
     mesh = loop.make_mesh(backend.batch_devices(batch, devices))
     trainer = loop.Trainer(Program(config, len(labels)), mesh)
@@ -99,7 +100,7 @@ def sweep(
     """Lanes as ``python -m jax_s6.sweep`` trains them, states on the host between epochs and all; or one by one."""
     backend.use_cpu_devices()
     config = make_config(batch, precision, convolution)
-    digits = work.digits(images or images_a_lane(lanes, batch))
+    digits = work.digits(images or work.images_a_lane(lanes, batch, jax.default_backend()))
     trainer = group_trainer(config, np.linspace(0.005, 0.015, 1 if sequential else lanes), digits, devices, width)
     trainer.create()
     positions = np.arange(len(trainer.group.lanes))
@@ -116,11 +117,6 @@ def sweep(
     losses = check_losses(config, loop.make_mesh(at.devices, at.lane_devices), at.width)
     num_params = count(trainer.state.params) // len(positions)  # pyright: ignore[reportOptionalMemberAccess]
     return Task(run, lanes * len(digits[1]), num_params, losses, trainer.compile_seconds, info=info)
-
-
-def images_a_lane(lanes: int, batch: int) -> int:
-    """An epoch's images: enough for steps to outweigh what comes between epochs, and for a sample of seconds."""
-    return max(4 * batch, min(64 * batch, 64 * batch * 16 // lanes // batch * batch))
 
 
 def group_trainer(

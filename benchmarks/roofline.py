@@ -17,7 +17,7 @@ QUESTION = Question(
                 {},
                 True,
                 p,
-                quick=True,
+                quick=p == "float32",
             )
             for p in PRECISIONS
         ),
@@ -26,7 +26,13 @@ QUESTION = Question(
             for p in PRECISIONS
         ),
         *(
-            Arm(f"training step {p}", "benchmarks.roofline_arms:step", {"precision": p}, precision=p, quick=True)
+            Arm(
+                f"training step {p}",
+                "benchmarks.roofline_arms:step",
+                {"precision": p},
+                precision=p,
+                quick=p == "float32",
+            )
             for p in PRECISIONS
         ),
         Arm("peak: copy, threads of NumPy", "benchmarks.roofline_arms:copy", {}, {}, True, "bytes", quick=True),

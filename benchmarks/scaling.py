@@ -7,15 +7,13 @@ QUESTION = Question(
     title="Lanes over devices and processes, batches over devices, up to a thousand lanes",
     arms=(
         Arm("1 device", "benchmarks.scaling_arms:lanes_on", {"devices": 1}, cases=(1, 2, 8)),
-        Arm("all devices, a lane each", "benchmarks.scaling_arms:lanes_on", quick=True),
+        Arm("all devices, a lane each", "benchmarks.scaling_arms:lanes_on"),
         Arm("2 processes of 1 device", "benchmarks.scaling_arms:processes", {"count": 2}, cases=(2, 8)),
     ),
     axis="lanes",
     cases=(1, 2, 8, 100, 1000),
-    quick_cases=(2, 100),
     unit="model-images/s",
     rounds=3,
-    quick_rounds=1,
     note=(
         "With one lane, all devices share its batches (the batch axis); with more, each has lanes of its own (the lane"
         " axis). Compile time and peak memory are those of the process; memory is its highest so far, in rising order"

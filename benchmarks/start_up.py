@@ -7,8 +7,8 @@ QUESTION = Question(
     title="From starting Python to the first training step, decoded data in the cache",
     arms=(
         Arm("ours, programs compiled", "benchmarks.start_up_arms:ours", {"cold": True}),
-        Arm("ours, programs in the cache", "benchmarks.start_up_arms:ours", {"cold": False}, quick=True),
-        Arm("PyTorch eager", "benchmarks.start_up_arms:torch", {"mode": "eager"}, {"torch": "torch"}, True, quick=True),
+        Arm("ours, programs in the cache", "benchmarks.start_up_arms:ours", {"cold": False}),
+        Arm("PyTorch eager", "benchmarks.start_up_arms:torch", {"mode": "eager"}, {"torch": "torch"}, True),
         Arm(
             "PyTorch compiled, empty cache",
             "benchmarks.start_up_arms:torch",
@@ -19,12 +19,10 @@ QUESTION = Question(
     ),
     axis="recipe",
     cases=("best",),
-    quick_cases=("best",),
     unit="s",
     value="seconds",
     higher_is_better=False,
     rounds=3,
-    quick_rounds=1,
     check=None,
     note="Each start is a new process; the parts, in seconds, are those of the last one.",
 )

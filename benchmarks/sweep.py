@@ -18,8 +18,10 @@ def torch(
     settings: dict[str, Any] = {"mode": mode, "layout": "channels_last", "precision": precision}
     settings |= {"threads": 2} if arrangement == "sequential" else {}
     how = {"processes": "a process a core", "sequential": "one by one, 2 threads"}[arrangement]
-    entry, name = f"benchmarks.torch_sweep:{arrangement}", f"PyTorch {mode} {precision}, {how}"
-    return Arm(name, entry, settings, TORCH, peer=True, precision=precision, cases=cases, quick=quick)
+    cuda = mode == "graph"
+    entry = f"benchmarks.torch_sweep:{arrangement}"
+    name = f"PyTorch {'CUDA graph' if cuda else mode} {precision}, {how}"
+    return Arm(name, entry, settings, TORCH, peer=True, precision=precision, cases=cases, quick=quick, cuda=cuda)
 
 
 QUESTION = Question(
@@ -30,7 +32,7 @@ QUESTION = Question(
         ours("ours bf16", quick=True, precision="bf16"),
         ours("ours float32, width 2", cases=(6, 16), width=2),
         ours("ours float32, width 8", cases=(16,), width=8),
-        ours("ours float32, one by one on both cores", quick=True, cases=(1, 2, 6, 16), sequential=True),
+        ours("ours float32, one by one on both cores", cases=(1, 2, 6, 16), sequential=True),
         Arm("Flax nn.Conv, vmap in a scan", "benchmarks.flax_arms:sweep", peer=True, cases=(1, 2, 6)),
         *(
             torch(arrangement, mode, precision, quick=(arrangement, mode) == ("processes", "eager"), cases=cases)
@@ -40,6 +42,7 @@ QUESTION = Question(
                 ("sequential", "eager", (1, 2, 6, 16)),
                 ("processes", "compiled", (6,)),
                 ("sequential", "compiled", (6,)),
+                ("sequential", "graph", (1, 2, 6, 16, 64)),
             )
         ),
         Arm(

@@ -29,7 +29,7 @@ def initial_weights(net: nn.Module) -> None:
 
 
 class Trainer:
-    """One network and the step that trains it."""
+    """One network and the step that trains it, eager or compiled."""
 
     def __init__(self, mode: str, layout: str, precision: str):
         """Makes the network; a compiled one compiles in its first step."""
@@ -55,6 +55,52 @@ class Trainer:
         loss.backward()
         self._optimizer.step()
         return loss.detach()
+
+
+class GraphTrainer(Trainer):
+    """The same step recorded once as a CUDA graph, and replayed: no launch waits for Python."""
+
+    def __init__(self, layout: str, precision: str):
+        """Makes the network; the first step records the graph."""
+        self._graph: torch.cuda.CUDAGraph | None = None
+        super().__init__("eager", layout, precision)
+
+    def restart(self, learning_rate: float = work.LEARNING_RATE) -> None:
+        """Begins another run, in the memory that the graph knows and at the rate that it was recorded with."""
+        if self._graph is None:
+            return super().restart(learning_rate)
+        initial_weights(self.net)
+        for state in self._optimizer.state.values():
+            state["momentum_buffer"].zero_()
+
+    def step(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Takes a step; returns the loss before it, which the next step overwrites."""
+        if self._graph is None:
+            self._record(x, y)
+        self._x.copy_(x)
+        self._y.copy_(y)
+        self._graph.replay()  # pyright: ignore[reportOptionalMemberAccess]
+        return self._recorded_loss
+
+    def _record(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        self._x, self._y = x.clone(), y.clone()
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):  # libraries choose their kernels before they are recorded
+                super().step(self._x, self._y)
+        torch.cuda.current_stream().wait_stream(stream)
+        self._optimizer.zero_grad()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._recorded_loss = super().step(self._x, self._y)
+        self._graph = graph
+        self.restart()
+
+
+def make_trainer(mode: str, layout: str, precision: str) -> Trainer:
+    """Makes the Trainer of a mode: eager, compiled or graph."""
+    return GraphTrainer(layout, precision) if mode == "graph" else Trainer(mode, layout, precision)
 
 
 def make_batches(batch: int, count: int, layout: str) -> Batches:
@@ -85,7 +131,7 @@ def train_step(*, batch: int, mode: str, layout: str, threads: int, precision: s
     """A step a call; the batches are ready, normalised, in memory."""
     torch._dynamo.reset()  # another batch size would be compiled with unknown sizes, which is slower
     torch.set_num_threads(threads)
-    trainer, batches = Trainer(mode, layout, precision), make_batches(batch, 8, layout)
+    trainer, batches = make_trainer(mode, layout, precision), make_batches(batch, 8, layout)
     losses, compile_seconds = checked(trainer, batches)
 
     def run(n: int) -> None:

@@ -10,13 +10,17 @@ from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 from torch.nn.functional import cross_entropy
 
 from benchmarks import work
-from benchmarks.torch_arms import DEVICE, Net, Trainer, checked, initial_weights, make_batches, parameters, synchronise
+from benchmarks.torch_arms import (
+    DEVICE,
+    Net,
+    checked,
+    initial_weights,
+    make_batches,
+    make_trainer,
+    parameters,
+    synchronise,
+)
 from benchmarks.worker import Task, end_with_parent
-
-
-def images_a_lane(lanes: int, batch: int) -> int:
-    """As many as ``ours.images_a_lane``."""
-    return max(4 * batch, min(64 * batch, 64 * batch * 16 // lanes // batch * batch))
 
 
 def sequential(
@@ -24,8 +28,8 @@ def sequential(
 ) -> Task:
     """Lanes one after another, all threads on one."""
     torch.set_num_threads(threads)
-    batches = make_batches(batch, (images or images_a_lane(lanes, batch)) // batch, layout)
-    trainer = Trainer(mode, layout, precision)
+    batches = make_batches(batch, (images or work.images_a_lane(lanes, batch, DEVICE)) // batch, layout)
+    trainer = make_trainer(mode, layout, precision)
     losses, compile_seconds = checked(trainer, batches)
 
     def run(n: int) -> None:
@@ -43,7 +47,7 @@ def processes(*, lanes: int, mode: str, layout: str, precision: str, batch: int 
     """A single-threaded process a core, each with its share of the lanes, one after another."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     context = multiprocessing.get_context("spawn")
-    images = images_a_lane(lanes, batch)
+    images = work.images_a_lane(lanes, batch, DEVICE)
     pipes, ready = [], []
     for number in range(min(cores, lanes)):
         share = (lanes - number - 1) // cores + 1
@@ -77,7 +81,7 @@ def _serve(pipe: Any, settings: dict[str, Any]) -> None:
             pipe.send(None)
 
 
-def ensemble(*, lanes: int, threads: int, batch: int = 64, steps: int = 2) -> Task:
+def ensemble(*, lanes: int, threads: int, batch: int = 64) -> Task:
     """``torch.func``: ``vmap`` over the stacked networks, as its tutorial on model ensembling has it."""
     torch.set_num_threads(threads)
     nets = [Net().to(DEVICE).train() for _ in range(lanes)]
@@ -85,7 +89,7 @@ def ensemble(*, lanes: int, threads: int, batch: int = 64, steps: int = 2) -> Ta
         initial_weights(net)
     params, buffers = stack_module_state(nets)  # pyright: ignore[reportArgumentType]
     velocity = {name: torch.zeros_like(p) for name, p in params.items()}
-    batches = make_batches(batch, steps, "contiguous")
+    batches = make_batches(batch, 2, "contiguous")
 
     def loss_fn(params: Any, buffers: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return cross_entropy(functional_call(nets[0], (params, buffers), (x,)), y)
@@ -110,4 +114,4 @@ def ensemble(*, lanes: int, threads: int, batch: int = 64, steps: int = 2) -> Ta
         synchronise()
 
     num_params = sum(p[0].numel() for p in params.values())
-    return Task(run, lanes * steps * batch, num_params, losses)
+    return Task(run, lanes * len(batches) * batch, num_params, losses)

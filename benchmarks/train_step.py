@@ -11,11 +11,13 @@ def ours(name: str, quick: bool = False, cases: tuple[int, ...] | None = None, *
 
 
 def torch(mode: str, layout: str, threads: int, precision: str, cases: tuple[int, ...] | None = (64, 128)) -> Arm:
-    name = f"PyTorch {mode} {layout} {threads} thread{'s' * (threads > 1)} {precision}"
+    how = "CUDA graph" if mode == "graph" else mode
+    name = f"PyTorch {how} {layout} {threads} thread{'s' * (threads > 1)} {precision}"
     settings = {"mode": mode, "layout": layout, "threads": threads, "precision": precision}
     quick = (mode, layout, threads) == ("eager", "channels_last", 2)
     entry = "benchmarks.torch_arms:train_step"
-    return Arm(name, entry, settings, TORCH, peer=True, precision=precision, cases=cases, quick=quick)
+    cuda = mode == "graph"
+    return Arm(name, entry, settings, TORCH, peer=True, precision=precision, cases=cases, quick=quick, cuda=cuda)
 
 
 def torch_cases(mode: str, best: bool) -> tuple[int, ...] | None:
@@ -52,6 +54,7 @@ QUESTION = Question(
             for precision in ("float32", "bf16")
             for cases in [torch_cases(mode, (layout, threads) == ("channels_last", 2))]
         ),
+        *(torch("graph", "channels_last", 1, precision, None) for precision in ("float32", "bf16")),
         keras("jax", "jax"),
         keras("torch", "torch"),
         keras("tensorflow", "tensorflow"),

@@ -7,6 +7,18 @@ MEAN, STD = 0.1307, 0.3081
 IN_CHANNELS = {"conv1.0": 1, "conv1.3": 16, "conv2.0": 16, "conv2.3": 16, "conv3.0": 16, "conv3.3": 16}
 
 
+def steps(batch: int, platform: str) -> int:
+    """Steps of an epoch of one network: fewer on CPU, where an epoch of all images takes seconds."""
+    return max(8, 4096 // batch) if platform == "cpu" else 60_000 // batch
+
+
+def images_a_lane(lanes: int, batch: int, platform: str) -> int:
+    """An epoch's images: enough for steps to outweigh what comes between epochs, and for a sample of seconds."""
+    if platform != "cpu":
+        return 64 * batch
+    return max(4 * batch, min(64 * batch, 64 * batch * 16 // lanes // batch * batch))
+
+
 def digits(count: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns the first training images: uint8 ``[count, 28, 28, 1]`` and int32 ``[count]``, again where too few."""
     from jax_s6 import data

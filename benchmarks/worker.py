@@ -75,6 +75,7 @@ class Server:
             "compile_seconds": task.compile_seconds,
             "repeats": self._repeats,
             "peak_memory": peak_memory(),
+            "accelerated": "device" in peak_memory(),
             "info": task.info,
         }
 
