@@ -41,7 +41,7 @@ class Command:
     results: Path | None = None
     """Report on, and compare, this results.json instead of measuring."""
     arms: tuple[str, ...] = ()
-    """Only arms with one of these parts in their name."""
+    """Only arms with one of these names, or parts of names."""
     cases: tuple[str, ...] = ()
     """Only these values of the questions' axes."""
     rounds: int | None = None
@@ -74,6 +74,12 @@ class Selection:
     rounds: int
 
 
+def named(arms: Sequence[harness.Arm], names: Sequence[str]) -> list[harness.Arm]:
+    """Chooses arms by their names, or by parts that are no arm's whole name; all if no names are given."""
+    whole = {arm.name for arm in arms}
+    return [arm for arm in arms if not names or any(n == arm.name or (n in arm.name and n not in whole) for n in names)]
+
+
 def select(command: Command) -> list[Selection]:
     """Chooses questions, arms, cases and rounds.
 
@@ -85,11 +91,7 @@ def select(command: Command) -> list[Selection]:
         question = load(name)
         cases = question.quick_cases if command.quick else question.cases
         cases = tuple(case for case in cases if not command.cases or str(case) in command.cases)
-        arms = tuple(
-            arm
-            for arm in question.arms
-            if (arm.quick or not command.quick) and (not command.arms or any(part in arm.name for part in command.arms))
-        )
+        arms = tuple(arm for arm in named(question.arms, command.arms) if arm.quick or not command.quick)
         rounds = command.rounds or (question.quick_rounds if command.quick else question.rounds)
         selections.append(Selection(question, arms, cases, rounds))
     if not any(s.arms and s.cases for s in selections):

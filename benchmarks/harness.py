@@ -202,10 +202,15 @@ class Session:
 
 def missing(arm: Arm) -> str | None:
     """Says what to install for an arm, or what it needs, or None."""
-    if arm.cuda and shutil.which("nvidia-smi") is None:
+    if arm.cuda and not has_nvidia_gpu():
         return "it needs an NVIDIA GPU"
     absent = [package for module, package in arm.requires.items() if importlib.util.find_spec(module) is None]
     return f"{' and '.join(absent)} not installed: pip install {' '.join(absent)}" if absent else None
+
+
+def has_nvidia_gpu() -> bool:
+    """Whether there is one, as far as can be told without a framework."""
+    return shutil.which("nvidia-smi") is not None
 
 
 def check_size(ready: Mapping[str, Any]) -> None:

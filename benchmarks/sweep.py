@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from benchmarks.harness import Arm, Question
+from benchmarks.harness import Arm, Question, has_nvidia_gpu
 
 TORCH = {"torch": "torch"}
 
@@ -24,6 +24,11 @@ def torch(
     return Arm(name, entry, settings, TORCH, peer=True, precision=precision, cases=cases, quick=quick, cuda=cuda)
 
 
+def vmapped_cases(*on_cpu: int) -> tuple[int, ...] | None:
+    """The peers that vmap run with as many lanes as ours on a GPU; on CPU, a sample of many would take minutes."""
+    return None if has_nvidia_gpu() else on_cpu
+
+
 QUESTION = Question(
     name="sweep",
     title="Training many networks of batch 64, no augmentation",
@@ -33,7 +38,7 @@ QUESTION = Question(
         ours("ours float32, width 2", cases=(6, 16), width=2),
         ours("ours float32, width 8", cases=(16,), width=8),
         ours("ours float32, one by one on both cores", cases=(1, 2, 6, 16), sequential=True),
-        Arm("Flax nn.Conv, vmap in a scan", "benchmarks.flax_arms:sweep", peer=True, cases=(1, 2, 6)),
+        Arm("Flax nn.Conv, vmap in a scan", "benchmarks.flax_arms:sweep", peer=True, cases=vmapped_cases(1, 2, 6)),
         *(
             torch(arrangement, mode, precision, quick=(arrangement, mode) == ("processes", "eager"), cases=cases)
             for precision in ("float32", "bf16")
@@ -51,7 +56,7 @@ QUESTION = Question(
             {"threads": 2},
             TORCH,
             peer=True,
-            cases=(2, 6, 16),
+            cases=vmapped_cases(2, 6, 16),
         ),
     ),
     axis="lanes",
