@@ -1,10 +1,12 @@
 """What a number was measured on: processor, cores, load, memory, versions, commit, flags."""
 
+import functools
 import importlib.metadata
 import json
 import os
 import platform
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +63,9 @@ def memory() -> int | None:
         return None
 
 
+@functools.cache
 def device() -> dict[str, Any]:
-    """Asks JAX, in a process of its own, for its devices and their memory."""
-    import sys
-
+    """Asks JAX, once and in a process of its own, for its devices and their memory."""
     done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True)
     try:
         return json.loads(done.stdout.splitlines()[-1])
