@@ -5,6 +5,7 @@ and so its imports are paid once. For each case (a batch size, a number of lanes
 gives one sample a round, in turns (A B C A B C ...), so that a machine whose speed drifts treats all alike.
 """
 
+import functools
 import importlib.util
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -147,7 +148,8 @@ class Session:
         """Prepares and checks each arm, then samples them in turns."""
         question, options = self.question, self.options
         where = f"{question.name}, {question.axis} {case}"
-        expected = self._reference(case) if question.check else None
+        batch = case if question.axis == "batch" else 64
+        expected = reference_losses(batch, question.check) if question.check else None
         outcomes = [Outcome(question, arm, case) for arm in arms if arm.cases is None or case in arm.cases]
         for outcome in outcomes:
             options.say(f"{where}: preparing {outcome.arm.name}")
@@ -190,14 +192,15 @@ class Session:
             outcome.not_run = str(error)
             self._workers.pop(arm.name).close()
 
-    def _reference(self, case: Any) -> list[float]:
-        """Computes the losses that every arm must have, in float64."""
-        arguments = {"batch": case if self.question.axis == "batch" else 64, "kind": self.question.check}
-        worker = Worker(REFERENCE, {"JAX_ENABLE_X64": "1", "JAX_PLATFORMS": "cpu"})
-        try:
-            return worker.ask("prepare", arguments=arguments, seconds=0.0)["losses"]
-        finally:
-            worker.close()
+
+@functools.cache
+def reference_losses(batch: int, kind: str) -> list[float]:
+    """Computes the losses that every arm must have, in float64, for a batch size and a question's ``check``."""
+    worker = Worker(REFERENCE, {"JAX_ENABLE_X64": "1", "JAX_PLATFORMS": "cpu"})
+    try:
+        return worker.ask("prepare", arguments={"batch": batch, "kind": kind}, seconds=0.0)["losses"]
+    finally:
+        worker.close()
 
 
 def missing(arm: Arm) -> str | None:

@@ -17,7 +17,6 @@ QUESTION = Question(
                 {},
                 True,
                 p,
-                quick=p == "float32",
             )
             for p in PRECISIONS
         ),
@@ -31,21 +30,18 @@ QUESTION = Question(
                 "benchmarks.roofline_arms:step",
                 {"precision": p},
                 precision=p,
-                quick=p == "float32",
             )
             for p in PRECISIONS
         ),
-        Arm("peak: copy, threads of NumPy", "benchmarks.roofline_arms:copy", {}, {}, True, "bytes", quick=True),
+        Arm("peak: copy, threads of NumPy", "benchmarks.roofline_arms:copy", {}, {}, True, "bytes"),
         Arm(
             "training step float32, least bytes", "benchmarks.roofline_arms:step", {"count": "bytes"}, precision="bytes"
         ),
     ),
     axis="batch",
     cases=(64,),
-    quick_cases=(64,),
     unit="G(FLOP or B)/s",
     rounds=5,
-    quick_rounds=2,
     check=None,
     note=(
         "FLOPs are counted from the layers' shapes: two for each multiplication and addition of the convolutions and"

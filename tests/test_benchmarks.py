@@ -186,7 +186,7 @@ def test_every_question_loads_and_its_arms_have_distinct_names():
 
 def test_quick_has_a_short_form_of_what_matters():
     chosen = {s.question.name: s for s in command.select(command.Command(quick=True)) if s.cases and s.arms}
-    assert {"train_step", "sweep", "epoch", "predict", "roofline"} <= chosen.keys()
+    assert {"train_step", "sweep", "epoch", "predict"} <= chosen.keys()
     assert any(arm.peer for arm in chosen["sweep"].arms) and any(not arm.peer for arm in chosen["sweep"].arms)
 
 
