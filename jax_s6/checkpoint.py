@@ -93,7 +93,7 @@ class Store:
             try:
                 body = read_text(self.folder / str(epoch))
                 self._require_same(body["identity"])
-                arrays = read_arrays(self.folder / str(epoch), body["files"])
+                arrays = read_arrays(self.folder / str(epoch), body)
             except DamagedError as error:
                 damaged.append(epoch)
                 _logger.warning("%s is damaged (%s): the one before it is used", self.folder / str(epoch), error)

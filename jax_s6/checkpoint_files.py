@@ -1,14 +1,17 @@
 """The files of one checkpoint: arrays written by Orbax, and a JSON file with everything else and all checksums.
 
-    arrays/            what Orbax wrote
-    checkpoint.json    whose run it is, its results so far, and the SHA-256 of every file; then its own
+    arrays/            what Orbax wrote: the bytes of all arrays, one after another, in one vector
+    checkpoint.json    whose run it is, its results so far, the arrays' names, types and shapes, and the SHA-256 of
+                       every file; then its own
 
+One vector, since TensorStore, below Orbax, keeps some memory for each array that it ever wrote.
 Nothing in a checkpoint is parsed before its SHA-256 is found right, and nothing that could run code is read.
 """
 
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -18,10 +21,10 @@ from typing import Any
 import jax
 import numpy as np
 
-FORMAT = 1
+FORMAT = 2
 MAX_TEXT = 1 << 26  # bytes of checkpoint.json that are read: 10,000 epochs have 5 MB
 _OVERHEAD = 1 << 16  # bytes on the disk besides the arrays' own
-_ARRAYS, _TEXT = "arrays", "checkpoint.json"
+_ARRAYS, _VECTOR, _TEXT = "arrays", "bytes", "checkpoint.json"
 
 
 class DamagedError(Exception):
@@ -40,8 +43,9 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any
         OSError: Something cannot be written.
     """
     _reserve(path / "reserved", sum(array.nbytes for array in arrays.values()) + _OVERHEAD)
-    _write_arrays(path / _ARRAYS, arrays)
-    text = json.dumps({"format": FORMAT, **values, "files": _checksums(path)}).encode()
+    vector, layout = _pack(arrays)
+    _write_vector(path / _ARRAYS, vector)
+    text = json.dumps({"format": FORMAT, **values, "layout": layout, "files": _checksums(path)}).encode()
     with open(path / _TEXT, "wb") as file:
         file.write(text + b"\n" + hashlib.sha256(text).hexdigest().encode() + b"\n")
         file.flush()
@@ -52,7 +56,7 @@ def read_text(path: Path) -> dict[str, Any]:
     """Reads and checks the JSON of the checkpoint in the folder ``path``.
 
     Returns:
-        ``epoch``, ``score``, ``identity``, ``about`` and ``files``.
+        ``epoch``, ``score``, ``identity``, ``about``, ``layout`` and ``files``.
 
     Raises:
         DamagedError: It cannot be read, has another checksum or lacks something.
@@ -65,7 +69,8 @@ def read_text(path: Path) -> dict[str, Any]:
         body = json.loads(text)
     except (OSError, ValueError, RecursionError) as error:
         raise DamagedError(f"{_TEXT}: {getattr(error, 'strerror', None) or error}") from None
-    kinds = {"epoch": int, "identity": dict, "about": dict, "files": dict, "score": float | int | None}
+    kinds = {"epoch": int, "identity": dict, "about": dict, "layout": dict, "files": dict}
+    kinds |= {"score": float | int | None}
     if not isinstance(body, dict) or body.get("format") != FORMAT:
         raise DamagedError(f"{_TEXT} is not of format {FORMAT}")
     wrong = [name for name, kind in kinds.items() if name not in body or not isinstance(body[name], kind)]
@@ -74,22 +79,48 @@ def read_text(path: Path) -> dict[str, Any]:
     return body
 
 
-def read_arrays(path: Path, files: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def read_arrays(path: Path, body: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Reads a checkpoint's arrays, if its files are those that were written.
 
     Args:
         path: The checkpoint's folder.
-        files: The SHA-256 of each, as ``read_text`` returned them.
+        body: What ``read_text`` returned.
 
     Raises:
         DamagedError: They are not.
     """
-    check_files(path, files)
+    check_files(path, body["files"])
     try:
         with _orbax(path) as checkpointer:
-            return dict(checkpointer.restore(path.absolute() / _ARRAYS))
+            vector = checkpointer.restore(path.absolute() / _ARRAYS)[_VECTOR]
     except Exception as error:  # Orbax and TensorStore have no common exception; the checksums were right
         raise DamagedError(f"Orbax cannot read it: {_first_line(error)}") from None
+    try:
+        return _unpack(vector, body["layout"])
+    except (TypeError, ValueError, OverflowError):
+        raise DamagedError(f"{_TEXT} does not say what the vector holds") from None
+
+
+def _pack(arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, dict[str, Any]]:
+    """Joins arrays to one vector of bytes.
+
+    Returns:
+        uint8 ``[bytes]``, and the type and shape of each array by name, in the order in which they were joined.
+    """
+    layout = {name: [array.dtype.name, list(array.shape)] for name, array in arrays.items()}
+    return np.frombuffer(b"".join(array.tobytes() for array in arrays.values()), np.uint8), layout
+
+
+def _unpack(vector: np.ndarray, layout: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Does the reverse of ``_pack``; raises TypeError, ValueError or OverflowError if the two do not fit."""
+    arrays, data, used = {}, vector.tobytes(), 0
+    for name, (dtype, shape) in layout.items():
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        arrays[name] = np.frombuffer(data[used : used + size], dtype).reshape(shape).copy()
+        used += size
+    if used != len(data):
+        raise ValueError("the vector holds more than the layout names")
+    return arrays
 
 
 def check_files(path: Path, files: Mapping[str, Any]) -> None:
@@ -126,8 +157,8 @@ def _reserve(path: Path, size: int) -> None:
     path.unlink()
 
 
-def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes arrays with Orbax.
+def _write_vector(path: Path, vector: np.ndarray) -> None:
+    """Writes a vector with Orbax.
 
     Raises:
         OSError: They cannot be written, whatever Orbax and TensorStore call it.
@@ -137,7 +168,7 @@ def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     logger.setLevel(logging.CRITICAL)  # Orbax logs a failed write as a traceback
     try:
         with _orbax(path) as checkpointer:
-            checkpointer.save(path.absolute(), dict(arrays))
+            checkpointer.save(path.absolute(), {_VECTOR: vector})
     except Exception as error:
         raise _as_os_error(error) from error
     finally:
@@ -152,7 +183,9 @@ def _orbax(path: Path) -> Any:
     alone = ocp.options.MultiprocessingOptions(
         primary_host=this, active_processes={this}, barrier_sync_key_prefix=f"{this}-{path.parent.name}"
     )
-    return ocp.Checkpointer(ocp.PyTreeCheckpointHandler(multiprocessing_options=alone), multiprocessing_options=alone)
+    return ocp.Checkpointer(
+        ocp.PyTreeCheckpointHandler(use_ocdbt=False, multiprocessing_options=alone), multiprocessing_options=alone
+    )
 
 
 def _as_os_error(error: Exception) -> OSError:

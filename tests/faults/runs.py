@@ -108,7 +108,7 @@ def results(out: Path) -> dict:
 
 def arrays_of(path: Path) -> dict[str, tuple]:
     """Returns the bytes of an intact checkpoint's arrays; Orbax names some of its files at random."""
-    arrays = checkpoint.read_arrays(path, checkpoint.read_text(path)["files"])
+    arrays = checkpoint.read_arrays(path, checkpoint.read_text(path))
     return {name: (array.dtype, array.shape, np.ascontiguousarray(array).tobytes()) for name, array in arrays.items()}
 
 

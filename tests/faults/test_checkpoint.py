@@ -21,7 +21,8 @@ IDENTITY = {"learning_rate": 0.1, "grid": (1, 2), "data": "1234"}
 def make_arrays(seed):
     values = np.random.default_rng(seed).normal(size=(1, 300)).astype(np.float32)
     special = np.array([np.nan, -0.0, np.inf, 5e-324], np.float64)
-    return {"state.params.kernel": values, "state.step": np.full(1, seed, np.int32), "metrics": special}
+    more = {"state.params.bias": values[:, 5:8].T, "scalar": np.array(seed, np.float32)}
+    return {"state.params.kernel": values, "state.step": np.full(1, seed, np.int32), "metrics": special, **more}
 
 
 @pytest.fixture

@@ -114,7 +114,8 @@ def write_signed(path, text):
 def kept(tmp_path):
     store = Store(tmp_path / "checkpoints", {"seed": 0})
     store.clear()
-    store.save(1, {"state.step": np.ones(1, np.int32)}, {"history": []}, 0.5)
+    arrays = {"state.step": np.ones(1, np.int32), "state.kernel": np.ones(3, np.float32)}
+    store.save(1, arrays, {"history": []}, 0.5)
     store.wait()
     return store.folder / "1"
 
@@ -147,7 +148,7 @@ def test_checkpoint_text_names_no_file_that_is_read(kept, tmp_path):
     body["files"]["../../secret"] = hashlib.sha256(b"secret").hexdigest()
     write_signed(kept / "checkpoint.json", json.dumps(body).encode())
     with pytest.raises(DamagedError, match=r"\.\./\.\./secret' is missing"):
-        checkpoint_files.read_arrays(kept, checkpoint_files.read_text(kept)["files"])
+        checkpoint_files.read_arrays(kept, checkpoint_files.read_text(kept))
 
 
 def test_orbax_files(kept):
@@ -164,11 +165,33 @@ def test_orbax_files(kept):
         path.write_bytes(damage(path.read_bytes(), random_))
         forged = checkpoint_files._checksums(kept)
         try:
-            arrays = checkpoint_files.read_arrays(kept, forged)
+            arrays = checkpoint_files.read_arrays(kept, {**body, "files": forged})
             assert all(array.nbytes < MEBIBYTE for array in arrays.values())
         except DamagedError as error:
             assert str(error)
     assert body["files"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"state.kernel": ["float32", [1]]},
+        {"more": ["float32", [1]]},
+        {"more": ["float64", [1]]},
+        {"more": ["no such type", [1]]},
+        {"state.kernel": ["float32", [10**30]]},
+        {"state.kernel": ["float32", ["a"]]},
+        {"state.kernel": "float32"},
+        {"state.kernel": None},
+        {"state.kernel": ["object", [3]]},
+        {"state.kernel": ["float32", [-3]]},
+    ],
+)
+def test_a_forged_layout_is_refused(kept, change):
+    body = checkpoint_files.read_text(kept)
+    assert "state.kernel" in body["layout"]
+    with pytest.raises(DamagedError, match="does not say what the vector holds"):
+        checkpoint_files.read_arrays(kept, {**body, "layout": body["layout"] | change})
 
 
 def test_safetensors(tmp_path):
