@@ -171,11 +171,12 @@ def plot_curves(path: Path, rows: Sequence[Mapping[str, Any]], title: str) -> No
     left.set(xlabel="epoch", ylabel="cross-entropy", yscale="log", title=title)
     final = 100 * rows[-1]["test_accuracy"]
     right.axhline(100 * GOAL, color="grey", linestyle="--", linewidth=1, label="asked: 99.4 %")
-    lowest = min(min(100 * row[f"{name}_accuracy"] for name, _ in judged) for row in rows[len(rows) // 4 :])
+    names = ("train", *(name for name, _ in judged))
+    lowest = min(min(100 * row[f"{name}_accuracy"] for name in names) for row in rows[len(rows) // 4 :])
     right.set(xlabel="epoch", ylabel="accuracy, %", title=f"final test accuracy {final:.2f} %")
     right.set_ylim(min(98.0, lowest - 0.1), 100)
     for axis, corner in ((left, "upper right"), (right, "upper left")):  # losses fall, accuracies rise
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axis.grid(alpha=0.3)
         axis.legend(loc=corner)
     with replacing(path) as part:

@@ -92,9 +92,10 @@ def finite(value: Any) -> Any:
 
 
 def plot_sweep(path: Path, rows: Rows, history: Rows, swept: Mapping[str, Sequence[Any]]) -> None:
-    """Draws test loss against epoch for each rate, and final accuracy against rate, with the spread over the rest.
+    """Draws loss against epoch for each rate, and final accuracy against rate, with the spread over the rest.
 
-    Where the learning rate was not varied, another number that was takes its place.
+    Loss and accuracy are those of the holdout where there is one, which chooses the best lane, too, or of the test
+    images. Where the learning rate was not varied, another number that was takes its place.
 
     Args:
         path: The picture.
@@ -110,15 +111,16 @@ def plot_sweep(path: Path, rows: Rows, history: Rows, swept: Mapping[str, Sequen
     left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
     values = sorted({row[name] for row in rows})
     log = len(values) > 1 and values[0] > 0 and values[-1] >= 4 * values[0]
-    _plot_losses(left, name, values, log, rows, history)
-    _plot_accuracies(right, name, values, log, rows, swept)
+    judged = "test" if rows[0].get("validation_accuracy") is None else "validation"
+    _plot_losses(left, name, values, log, rows, history, judged)
+    _plot_accuracies(right, name, values, log, rows, swept, judged)
     for axis in (left, right):
         axis.grid(alpha=0.3)
     with report.replacing(path) as part:
         figure.savefig(part)
 
 
-def _plot_losses(axis: Any, name: str, values: list[float], log: bool, rows: Rows, history: Rows) -> None:
+def _plot_losses(axis: Any, name: str, values: list[float], log: bool, rows: Rows, history: Rows, judged: str) -> None:
     """Draws the mean over the lanes of each value, and their range."""
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
@@ -130,7 +132,7 @@ def _plot_losses(axis: Any, name: str, values: list[float], log: bool, rows: Row
     lanes = {value: [row["lane"] for row in rows if row[name] == value] for value in values}
     losses: dict[int, list[float]] = {row["lane"]: [] for row in rows}
     for row in history:
-        losses[row["lane"]].append(row["test_loss"])
+        losses[row["lane"]].append(row[f"{judged}_loss"])
     colours = LinearSegmentedColormap.from_list("rates", colormaps["viridis"](np.linspace(0, 0.92, 64)))
     for value in values:
         longest = max(len(losses[lane]) for lane in lanes[value])
@@ -148,16 +150,16 @@ def _plot_losses(axis: Any, name: str, values: list[float], log: bool, rows: Row
     else:
         axis.figure.colorbar(ScalarMappable(norm, colours), ax=axis, label=label)
     spread = "; mean and range of the lanes" if len(rows) > len(values) else ""
-    axis.set(xlabel="epoch", ylabel="test loss", yscale="log", title=f"Loss for each {label}{spread}")
+    axis.set(xlabel="epoch", ylabel=f"{judged} loss", yscale="log", title=f"Loss for each {label}{spread}")
     axis.set_ylim(top=min(axis.get_ylim()[1], MAX_LOSS))
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     axis.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
     axis.yaxis.set_major_formatter("{x:g}")
     axis.yaxis.set_minor_formatter("{x:g}")
 
 
 def _plot_accuracies(
-    axis: Any, name: str, values: list[float], log: bool, rows: Rows, swept: Mapping[str, Sequence[Any]]
+    axis: Any, name: str, values: list[float], log: bool, rows: Rows, swept: Mapping[str, Sequence[Any]], judged: str
 ) -> None:
     """Draws lanes as dots, and mean and standard deviation over seeds for each combination of the other settings."""
     others = [other for other in swept if other not in (name, "seed")]
@@ -168,7 +170,7 @@ def _plot_accuracies(
     for number, key in enumerate(keys):
         at = {v: [r for r in kept if r[name] == v and tuple(r[o] for o in others) == key] for v in values}
         at = {value: lanes for value, lanes in at.items() if lanes}
-        scores = [np.array([100 * row["test_accuracy"] for row in lanes]) for lanes in at.values()]
+        scores = [np.array([100 * row[f"{judged}_accuracy"] for row in lanes]) for lanes in at.values()]
         deviations = [score.std(ddof=1) if len(score) > 1 else 0.0 for score in scores]
         label = ", ".join(f"{o.replace('_', ' ')} {v}" for o, v in zip(others, key, strict=True)) or None
         colour = f"C{number}"
@@ -189,7 +191,8 @@ def _plot_accuracies(
             axis.set_xticks(values, [f"{value:g}" for value in values])
             axis.minorticks_off()
     spread = "; mean and deviation" if len(rows) > len(values) * len(keys) else ""
-    axis.set_ylim(top=min(axis.get_ylim()[1], 100.5))
-    axis.set(xlabel=name.replace("_", " "), ylabel="final test accuracy, %", title=f"Final accuracy{spread}")
+    low, high = axis.get_ylim()
+    axis.set_ylim(min(low, high - 0.1), min(high, 100.5))  # differences under an image mean nothing
+    axis.set(xlabel=name.replace("_", " "), ylabel=f"final {judged} accuracy, %", title=f"Final accuracy{spread}")
     if axis.get_legend_handles_labels()[0]:
         axis.legend()

@@ -164,7 +164,8 @@ def test_bad_processes_are_refused(settings, message):
 
 
 @pytest.mark.parametrize("swept", [{"momentum": 60}, {"learning_rate": 6, "optimizer": 2, "seed": 3}, {"seed": 1}])
-def test_picture_is_drawn_for_any_grid_and_for_lost_lanes(tmp_path, swept):
+@pytest.mark.parametrize("judged", ["test", "validation"])
+def test_picture_is_drawn_for_any_grid_and_for_lost_lanes(tmp_path, swept, judged):
     values = {"momentum": np.linspace(0, 0.9, 60), "learning_rate": (0.1, 0.2, 0.5, 0.8, 1.0, 2.0), "seed": range(3)}
     values["optimizer"] = ("sgd", "adamw")
     plan = grids.make_plan(TrainConfig(), {name: values[name][:count] for name, count in swept.items()})
@@ -172,8 +173,9 @@ def test_picture_is_drawn_for_any_grid_and_for_lost_lanes(tmp_path, swept):
     for lane in range(plan.num_lanes):
         lost = lane == 1
         losses = [float("nan") if lost and epoch > 1 else 2.0 / epoch for epoch in (1, 2, 3)]
-        history += [{"lane": lane, "epoch": e, "test_loss": loss} for e, loss in enumerate(losses, start=1)]
-        rows.append({"lane": lane, **plan.settings(lane), "test_accuracy": 0.9, "diverged_at": 7 if lost else None})
+        history += [{"lane": lane, "epoch": e, f"{judged}_loss": loss} for e, loss in enumerate(losses, start=1)]
+        accuracy = {f"{judged}_accuracy": 0.9}
+        rows.append({"lane": lane, **plan.settings(lane), **accuracy, "diverged_at": 7 if lost else None})
     sweep_report.plot_sweep(tmp_path / "sweep.png", rows, history, plan.grid)
     with Image.open(tmp_path / "sweep.png") as picture:
         assert picture.width > 1000
