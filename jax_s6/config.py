@@ -27,7 +27,8 @@ def _require_range(config: Any, name: str, low: float, high: float = math.inf, *
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if number and math.isfinite(value) and (low < value if open_low else low <= value) and value <= high:
         return
-    bound = f"{'>' if open_low else '>='} {low:g}" + (f" and <= {high:g}" if high < math.inf else "")
+    most = f"{high:,}" if isinstance(high, int) else f"{high:g}"
+    bound = f"{'>' if open_low else '>='} {low:g}" + (f" and <= {most}" if high < math.inf else "")
     raise InputError(f"{name} must be {bound}, got {value!r}")
 
 
@@ -156,7 +157,7 @@ class OptimizerConfig:
         _require_choice(self, "optimizer", OptimizerName)
         _require_choice(self, "schedule", ScheduleName)
         _require_flag(self, "nesterov")
-        _require_range(self, "learning_rate", 0, 1e6, open_low=True)
+        _require_range(self, "learning_rate", 0, 1_000_000, open_low=True)
         _require_range(self, "momentum", 0, 0.9999)
         _require_range(self, "weight_decay", 0, 1)
         _require_range(self, "warmup_fraction", 0, 0.999, open_low=True)

@@ -76,6 +76,11 @@ def initialize(config: DistributedConfig) -> None:
             shutdown_timeout_seconds=HEARTBEAT_SECONDS,
         )
     except (ValueError, RuntimeError) as error:  # JaxRuntimeError is a RuntimeError
+        if config.coordinator is None and isinstance(error, ValueError):
+            raise InputError(
+                "distributed: no cluster is found here (SLURM, Kubernetes, a cloud TPU): give --coordinator HOST:PORT,"
+                " --num-processes and --process-id"
+            ) from None
         raise InputError(f"distributed: cannot meet at {where}: {_first_line(error)}") from None
     finally:
         watchdog.cancel()

@@ -12,6 +12,9 @@ from jax_s6.config import RECIPES, TrainConfig
 from jax_s6.errors import InputError
 
 INPUT = "images: uint8 [batch, 28, 28, 1], 0 to 255, light on dark as MNIST"
+TORCH_INPUT = (
+    "images: float32 [batch, 1, 28, 28], (x / 255 - 0.1307) / 0.3081 of x from 0 to 255, light on dark as MNIST"
+)
 OUTPUT = "logits: float32 [batch, 16], of which labels use the first 10; softmax gives probabilities"
 _KEPT = ("recipe", "seed", "num_params", "num_epochs", "test_accuracy", "test_loss", "data_checksum", "versions")
 
@@ -47,7 +50,7 @@ def make_card(file: Path, provenance: dict[str, Any], kind: str, verified: dict[
     return {
         "format": kind,
         "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-        "input": INPUT,
+        "input": TORCH_INPUT if kind == "torch" else INPUT,
         "output": OUTPUT,
         "verified": verified,
         "provenance": provenance,

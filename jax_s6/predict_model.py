@@ -50,7 +50,7 @@ class Model:
             float32 ``[n, 16]``.
 
         Raises:
-            InputError: The array has another shape or type, or numbers outside of the range.
+            InputError: The array has another shape or type, or numbers outside of the range, or all in [0, 1].
         """
         images, most = _check_images(images), _BATCH_SIZES[-1]
         parts = [self._batch(images[start : start + most]) for start in range(0, len(images), most)]
@@ -118,6 +118,8 @@ def _check_images(images: Any) -> np.ndarray:
         raise InputError(f"images must be uint8 or floating numbers in [0, 255], got {images.dtype}")
     if images.size and not (images.min() >= 0 and images.max() <= 255):  # false for NaN as well
         raise InputError(f"images must be in [0, 255], got {images.min():g} to {images.max():g}")
+    if images.size and images.dtype.kind == "f" and 0 < images.max() <= 1:
+        raise InputError("images must be in [0, 255], but seem to be in [0, 1]: multiply them by 255")
     return images.astype(np.float32)
 
 

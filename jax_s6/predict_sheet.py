@@ -10,6 +10,8 @@ from jax_s6 import report
 
 MAX_IMAGES = 400
 """The most that one sheet shows."""
+SURE = 0.9
+"""Answers of a lower probability are in red."""
 _COLUMNS = 10
 
 
@@ -23,7 +25,7 @@ class Shown(NamedTuple):
 
 
 def draw_sheet(path: Path, shown: Sequence[Shown], count: int, source: str) -> None:
-    """Draws pictures with their answers; those of less than 90 % are in red.
+    """Draws pictures with their answers; those of less than ``SURE`` are in red.
 
     Args:
         path: Of the PNG file.
@@ -40,14 +42,16 @@ def draw_sheet(path: Path, shown: Sequence[Shown], count: int, source: str) -> N
     rows = -(-len(shown) // columns)
     figure = Figure(figsize=(max(4.0, 1.3 * columns), 0.6 + 1.6 * rows), layout="constrained", dpi=120)
     part_of = f" (the first {len(shown):,} of {count:,} pictures)" if len(shown) < count else ""
-    figure.suptitle(f"What the network saw{part_of}\n{source}", fontsize=9)
+    network = "/".join(Path(source).parts[-2:])
+    red = "; red: less than 90 %" if any(picture.probability < SURE for picture in shown) else ""
+    figure.suptitle(f"What the network saw{part_of}{red}\n{network}", fontsize=9)
     axes: Any = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for axis, (name, image, answer, probability) in zip(axes.flat, shown, strict=False):
         axis.imshow(image, cmap="gray", vmin=0, vmax=255)
         axis.set_title(name if len(name) <= 16 else f"{name[:7]}…{name[-8:]}", fontsize=7)
-        colour = "black" if probability >= 0.9 else "#c00000"
+        colour = "black" if probability >= SURE else "#c00000"
         axis.text(0.5, -0.03, f"{answer}  {probability:.1%}", transform=axis.transAxes, ha="center", va="top",
                   fontsize=9, color=colour)  # fmt: skip
     with report.replacing(path) as part:

@@ -73,6 +73,8 @@ def _read_sweep(path: Path, name: str, summary: dict[str, Any]) -> Folder:
     from jax_s6 import grid as grids
 
     rows, history = (_read_csv(path / f"{file}.csv") for file in ("sweep", "history"))
+    if {row["lane"] for row in history} != {row["lane"] for row in rows}:
+        raise ValueError("history.csv and sweep.csv have other lanes")
     varied = list(summary["grid"])
     ranked = sorted(rows, key=lambda row: (row["diverged_at"] != "", -float(row["test_accuracy"])))
     step = max(1.0, len(ranked) / MAX_CURVES)

@@ -31,7 +31,7 @@ class ReportCommand:
     dirs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="DIR")]
     """Folders of finished runs and sweeps, one or more."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """The page; report.html in the first folder if not given. A page that is there is replaced."""
+    """The page; report.html in the first folder if not given. A page that is there is replaced, another file is not."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -43,6 +43,8 @@ def main(args: Sequence[str] | None = None) -> None:
     out = command.out or command.dirs[0] / "report.html"
     if out.is_dir():
         raise InputError(f"out must be a file, but {out} is a folder: give one such as {out / 'report.html'}")
+    if out.exists() and not _is_page(out):
+        raise InputError(f"out {out} is there and is not an HTML page: give another file")
     report.make_folder(out.parent)
     backend.use_compilation_cache(data_cache.cache_folder())
     page = render(page_data(folders))
@@ -50,6 +52,14 @@ def main(args: Sequence[str] | None = None) -> None:
         raise InputError(f"dirs give a page of more than {MAX_BYTES // 10**6} MB: name fewer folders")
     report.write_text(out, page)
     report.console.print(f"wrote {out} ({len(page.encode()) / 1000:,.0f} kB): open it in a browser", soft_wrap=True)
+
+
+def _is_page(path: Path) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(15).lower() == b"<!doctype html>"
+    except OSError:
+        return False
 
 
 def page_data(folders: Sequence[Folder]) -> dict[str, Any]:

@@ -92,6 +92,8 @@ def test_cards_say_what_made_the_weights_and_pass_it_on(exported, tmp_path):
     assert card["format"] == "onnx" and card["verified"]["images"] == 10_000
     assert card["verified"]["largest_difference"] <= 1e-5
     assert card["provenance"]["command"].startswith("python -m jax_s6.train")
+    assert card["input"].startswith("images: uint8 [batch, 28, 28, 1]")
+    assert "[batch, 1, 28, 28]" in json.loads(export_card.card_path(exported / "torch").read_text())["input"]
     assert export_card.read_provenance(exported / "safetensors") == card["provenance"]
 
 

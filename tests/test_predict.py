@@ -280,7 +280,7 @@ def test_weights_of_a_run_that_diverged_are_refused(tmp_path, network):
         (np.zeros((3, 27, 28)), "shape"), (np.zeros((2, 28, 28, 3)), "shape"), (np.zeros(28), "shape"),
         (np.full((28, 28), 256.0), r"\[0, 255\]"), (np.full((28, 28), np.nan), r"\[0, 255\]"),
         (np.full((28, 28), -1), r"\[0, 255\]"), (np.zeros((28, 28), bool), "uint8"),
-        (np.zeros((28, 28), "c8"), "uint8"),
+        (np.zeros((28, 28), "c8"), "uint8"), (np.eye(28), "multiply them by 255"),
     ],
 )  # fmt: skip
 def test_arrays_that_are_no_images_are_refused(images, message, network):

@@ -138,6 +138,8 @@ def test_a_sweeps_folder_gives_lanes_and_results(sweep):
         (["{tmp}/list"], "cannot be read"),
         (["{run}", "--out", "{tmp}"], "out must be a file"),
         (["{run}", "--out", "/proc/none/x.html"], "cannot be written to"),
+        (["{run}", "--out", "{tmp}/list/summary.json"], "is not an HTML page"),
+        (["{tmp}/cut"], "history.csv and sweep.csv have other lanes"),
         (["{sweep}"], "no params.safetensors"),
     ],
 )
@@ -145,6 +147,8 @@ def test_bad_input_is_one_sentence(args, message, run, sweep, tmp_path, capsys):
     for name, text in (("broken", "{"), ("list", "[]")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "summary.json").write_text(text)
+    shutil.copytree(sweep, tmp_path / "cut")
+    (tmp_path / "cut" / "history.csv").write_text("lane,epoch\n")
     with pytest.raises(SystemExit) as stop:
         cli.run(lambda: report_page.main([a.format(tmp=tmp_path, run=run, sweep=sweep) for a in args]))
     printed = capsys.readouterr()
