@@ -177,7 +177,9 @@ def write(out: Path, found: dict[str, Any]) -> str:
         for name in dict.fromkeys(entry["question"] for entry in entries):
             pictures[name] = f"{name}.png"
             mine = [entry for entry in entries if entry["question"] == name]
-            plots.plot(out / pictures[name], questions[name].title if name in questions else name, mine)
+            question = questions.get(name)
+            title, memory = (question.title, question.memory) if question else (name, False)
+            plots.plot(out / pictures[name], title, mine, memory)
         text = report.render(found, questions, pictures)
         (out / "report.md").write_text(text, encoding="utf-8")
         return text

@@ -74,6 +74,7 @@ class Question:
         check: Which losses arms must have, beside the network's parameters, before they are timed: ``train`` or
             ``predict``; None where they take no step of their own on given weights, which leaves the parameters.
         note: What a reader of the numbers needs to know.
+        memory: Whether its picture shows peak memory, too.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Question:
     quick_rounds: int = 3
     check: str | None = "train"
     note: str = ""
+    memory: bool = False
 
 
 @dataclass

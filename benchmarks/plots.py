@@ -11,14 +11,18 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
 
-def plot(path: Path, title: str, entries: Sequence[Mapping[str, Any]]) -> None:
-    """Draws a question's results: ours in colour and solid, peers grey-blue and dashed."""
+def plot(path: Path, title: str, entries: Sequence[Mapping[str, Any]], memory: bool = False) -> None:
+    """Draws a question's results: ours in colour and solid, peers grey-blue and dashed; peak memory below if asked."""
     cases = list(dict.fromkeys(entry["case"] for entry in entries))
     numeric = len(cases) > 1 and all(isinstance(case, (int, float)) for case in cases)
     arms = list(dict.fromkeys(entry["arm"] for entry in entries))
     height = 5.5 if numeric else 1.2 + 0.32 * len(entries)
-    figure, axes = plt.subplots(figsize=(10, max(height, 3)), layout="constrained")
+    memory = memory and numeric
+    figure, panels = plt.subplots(2 if memory else 1, figsize=(10, max(height, 3) + 4 * memory), layout="constrained")
+    axes = panels[0] if memory else panels
     (_lines if numeric else _bars)(axes, entries, arms)
+    if memory:
+        _memory(panels[1], entries, arms)
     unit = entries[0]["unit"] + ("" if entries[0]["higher_is_better"] else " (less is better)")
     (axes.set_ylabel if numeric else axes.set_xlabel)(unit)
     axes.set_title(title)
@@ -46,6 +50,18 @@ def _lines(axes: Any, entries: Sequence[Mapping[str, Any]], arms: Sequence[str])
     axes.minorticks_off()
     axes.set_xlabel(entries[0]["axis"])
     axes.grid(alpha=0.3, which="both")
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def _memory(axes: Any, entries: Sequence[Mapping[str, Any]], arms: Sequence[str]) -> None:
+    """Draws each process's peak memory against the cases, both linear, so that a straight line is a price a case."""
+    for arm in arms:
+        mine = sorted((e for e in entries if e["arm"] == arm), key=lambda e: e["case"])
+        peaks = [max(sample["peak_memory"]["host"] for sample in e["samples"]) / 1e6 for e in mine]
+        axes.plot([e["case"] for e in mine], peaks, marker="o", ms=5, label=arm)
+    axes.set_ylim(bottom=0)
+    axes.set(xlabel=entries[0]["axis"], ylabel="peak memory so far, MB")
+    axes.grid(alpha=0.3)
     axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
 
 

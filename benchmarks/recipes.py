@@ -5,11 +5,6 @@ import math
 
 from jax_s6.config import RECIPES, AugmentConfig, ModelConfig, OptimizerConfig, TrainConfig
 
-SGD = TrainConfig(
-    optimizer=OptimizerConfig(learning_rate=0.1, nesterov=True, schedule="one_cycle"),
-    augment=AugmentConfig(rotation=10.0, shift=2.0, scale=0.1),
-)
-"""SGD with Nesterov's momentum, one cycle, light augmentation: what PyTorch's users would take too."""
 QUALITY = TrainConfig(num_epochs=1, optimizer=OptimizerConfig(learning_rate=0.1))
 STRENGTHS = ("rotation", "shift", "scale", "shear", "elastic")
 # Settings that PyTorch's arm has; a recipe that changes another one is not what it could train.
@@ -22,8 +17,8 @@ IN_TORCH = {
 
 
 def named(name: str, precision: str = "float32") -> TrainConfig:
-    """Returns recipe ``best`` as it is now, ``sgd``, or ``quality``."""
-    config = {"best": RECIPES["best"], "sgd": SGD, "quality": QUALITY}[name]
+    """Returns recipe ``best`` as it is now, or ``quality``."""
+    config = {"best": RECIPES["best"], "quality": QUALITY}[name]
     model = dataclasses.replace(config.model, precision=precision)  # pyright: ignore[reportArgumentType]
     return dataclasses.replace(config, model=model)
 

@@ -41,7 +41,7 @@ QUESTION = Question(
     axis="batch",
     cases=(64,),
     unit="G(FLOP or B)/s",
-    rounds=5,
+    rounds=3,
     check=None,
     note=(
         "FLOPs are counted from the layers' shapes: two for each multiplication and addition of the convolutions and"

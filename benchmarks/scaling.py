@@ -13,7 +13,8 @@ QUESTION = Question(
     axis="lanes",
     cases=(1, 2, 8, 100, 1000),
     unit="model-images/s",
-    rounds=3,
+    rounds=2,
+    memory=True,
     note=(
         "With one lane, all devices share its batches (the batch axis); with more, each has lanes of its own (the lane"
         " axis). Compile time and peak memory are those of the process; memory is its highest so far, in rising order"

@@ -35,18 +35,16 @@ QUESTION = Question(
     arms=(
         ours("ours float32", quick=True),
         ours("ours bf16", quick=True, precision="bf16"),
-        ours("ours float32, width 2", cases=(6, 16), width=2),
-        ours("ours float32, width 8", cases=(16,), width=8),
-        ours("ours float32, one by one on both cores", cases=(1, 2, 6, 16), sequential=True),
+        ours("ours float32, width 2", cases=(6,), width=2),
+        ours("ours float32, one by one on both cores", cases=(1, 2, 6), sequential=True),
         Arm("Flax nn.Conv, vmap in a scan", "benchmarks.flax_arms:sweep", peer=True, cases=vmapped_cases(1, 2, 6)),
         *(
             torch(arrangement, mode, precision, quick=(arrangement, mode) == ("processes", "eager"), cases=cases)
             for precision in ("float32", "bf16")
             for arrangement, mode, cases in (
                 ("processes", "eager", None),
-                ("sequential", "eager", (1, 2, 6, 16)),
+                ("sequential", "eager", (1, 2, 6)),
                 ("processes", "compiled", (6,)),
-                ("sequential", "compiled", (6,)),
                 ("sequential", "graph", (1, 2, 6, 16, 64)),
             )
         ),
@@ -56,14 +54,14 @@ QUESTION = Question(
             {"threads": 2},
             TORCH,
             peer=True,
-            cases=vmapped_cases(2, 6, 16),
+            cases=vmapped_cases(2, 6),
         ),
     ),
     axis="lanes",
     cases=(1, 2, 6, 16, 64, 256),
     quick_cases=(6,),
     unit="model-images/s",
-    rounds=5,
+    rounds=3,
     quick_rounds=2,
     note=(
         "Ours train by the sweep's own code (jax_s6.lanes), the lanes' states moved from and to the host around each"

@@ -7,9 +7,7 @@ QUESTION = Question(
     title="Seconds to 99.0 and 99.4 % test accuracy, seed 0",
     arms=(
         Arm("ours, recipe best", "benchmarks.recipe_ours:run", {"recipe": "best"}),
-        Arm("ours, SGD recipe", "benchmarks.recipe_ours:run", {"recipe": "sgd"}),
         Arm("PyTorch, recipe best", "benchmarks.recipe_torch:run", {"recipe": "best"}, {"torch": "torch"}, peer=True),
-        Arm("PyTorch, SGD recipe", "benchmarks.recipe_torch:run", {"recipe": "sgd"}, {"torch": "torch"}, peer=True),
     ),
     axis="percent",
     cases=(99.0, 99.4),
@@ -21,7 +19,6 @@ QUESTION = Question(
     note=(
         "The first epoch whose accuracy reaches the target, training and judging counted, compilation not. An arm whose"
         " run ends below the target is listed as not run, with the accuracy that it reached. Both targets are read from"
-        " one run. PyTorch trains eager and channels_last, its images in memory and warped a batch at once. The SGD"
-        " recipe is Nesterov's momentum, one cycle to 0.1, batch 64 and light affine augmentation."
+        " one run. PyTorch trains eager and channels_last, its images in memory and warped a batch at once."
     ),
 )

@@ -141,7 +141,7 @@ def test_arms_take_turns_and_none_fails_silently(monkeypatch):
         Arm("absent", FAKE, requires={"no_such_module": "no-such-package"}),
         Arm("elsewhere", FAKE, cases=(9,)),
     )
-    monkeypatch.setattr(Session, "_reference", lambda self, case: [1.0, 0.5])
+    monkeypatch.setattr(harness, "reference_losses", lambda batch, kind: [1.0, 0.5])
     asked = []
     original = harness.Worker.ask
 
@@ -306,7 +306,7 @@ def test_recipe_that_pytorch_lacks_is_refused():
     from benchmarks import recipes
     from jax_s6.config import OptimizerConfig, TrainConfig
 
-    recipes.require_torch_can(recipes.SGD)
+    recipes.require_torch_can(recipes.QUALITY)
     recipes.require_torch_can(recipes.named("best"))
     with pytest.raises(ValueError, match="decay_rate"):
         recipes.require_torch_can(TrainConfig(optimizer=OptimizerConfig(decay_rate=0.3)))
@@ -345,9 +345,9 @@ def test_rates_of_both_frameworks_are_the_same():
     from jax_s6 import optim
     from jax_s6.config import Hyperparameters
 
-    hyper = Hyperparameters.of(recipes.SGD)
+    hyper = Hyperparameters.of(recipes.QUALITY)
     for schedule in ("constant", "cosine", "linear", "warmup_cosine", "one_cycle"):
-        optimizer = dataclasses.replace(recipes.SGD.optimizer, schedule=schedule)
+        optimizer = dataclasses.replace(recipes.QUALITY.optimizer, schedule=schedule)
         for progress in (0.0, 0.1, 0.5, 0.9):
             want = optim.relative_rate(schedule, hyper, jnp.float32(progress), jnp.float32(0))
             assert recipes.relative_rate(optimizer, progress) == pytest.approx(float(want), rel=1e-5, abs=1e-6)
