@@ -1,7 +1,6 @@
 """The suite's command: ``python -m benchmarks [NAME ...]``."""
 
 import contextlib
-import dataclasses
 import importlib
 import json
 import os
@@ -121,7 +120,7 @@ def measure(command: Command, selections: Sequence[Selection]) -> dict[str, Any]
 
     if os.getloadavg()[0] > 0.5:
         say(f"warning: the load average is {os.getloadavg()[0]:.1f}: other work falsifies what is measured")
-    settings = {f.name: str(getattr(command, f.name)) for f in dataclasses.fields(command)}
+    settings = {name: getattr(command, name) for name in ("names", "quick", "arms", "cases", "rounds")}
 
     def found() -> dict[str, Any]:
         return results.to_json(outcomes, {**settings, "seconds": time.perf_counter() - start})

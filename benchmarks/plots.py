@@ -75,4 +75,5 @@ def _bars(axes: Any, entries: Sequence[Mapping[str, Any]], arms: Sequence[str]) 
         axes.barh(place, value["median"], xerr=error, color=colour, capsize=3)
     labels = [e["arm"] if one else f"{e['arm']}, {e['axis']} {e['case']}" for e in rows]
     axes.set_yticks(range(len(rows)), labels, fontsize=8)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     axes.grid(alpha=0.3, axis="x")

@@ -107,7 +107,7 @@ def results(out: Path) -> dict:
 
 
 def arrays_of(path: Path) -> dict[str, tuple]:
-    """Returns the bytes of an intact checkpoint's arrays; Orbax names some of its files at random."""
+    """Returns the bytes of an intact checkpoint's arrays; beside them Orbax writes times and paths."""
     arrays = checkpoint.read_arrays(path, checkpoint.read_text(path))
     return {name: (array.dtype, array.shape, np.ascontiguousarray(array).tobytes()) for name, array in arrays.items()}
 
