@@ -81,7 +81,8 @@ def check_losses(config: TrainConfig, mesh: Any, width: int = 1) -> list[float]:
     losses = []
     for epoch in range(2):
         state, metrics = trainer.train(hyper, state, jnp.int32(epoch), split)
-        means = np.asarray(metrics.loss) / np.asarray(metrics.count)
+        metrics = trainer.fetch(metrics)
+        means = metrics.loss / metrics.count
         losses.append(float(means[np.argmax(np.abs(means - np.median(means)))]))
     return losses
 
