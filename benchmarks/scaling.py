@@ -18,6 +18,6 @@ QUESTION = Question(
     note=(
         "With one lane, all devices share its batches (the batch axis); with more, each has lanes of its own (the lane"
         " axis). Compile time and peak memory are those of the process; memory is its highest so far, in rising order"
-        " of lanes. From 100 lanes on an epoch is 4 steps of batch 64."
+        " of lanes, and of the two processes that of their parent. From 100 lanes on an epoch is 4 steps of batch 64."
     ),
 )
