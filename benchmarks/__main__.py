@@ -126,7 +126,11 @@ def measure(command: Command, selections: Sequence[Selection]) -> dict[str, Any]
         return results.to_json(outcomes, {**settings, "seconds": time.perf_counter() - start})
 
     outcomes: list[harness.Outcome] = []
-    write_results(command.out, found())
+    with said_in_a_sentence(
+        command.out
+    ):  # before minutes are spent; an earlier run's results stay until there are some
+        command.out.mkdir(parents=True, exist_ok=True)
+        part_of(command.out).touch()
     for selection in selections:
         options = harness.Options(selection.rounds, 0.25 if command.quick else 0.5, command.profile, say)
         with harness.Session(selection.question, options) as session:
@@ -148,9 +152,14 @@ def write_results(out: Path, found: dict[str, Any]) -> None:
     """
     with said_in_a_sentence(out):
         out.mkdir(parents=True, exist_ok=True)
-        part = out / "results.json.part"
+        part = part_of(out)
         part.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         part.replace(out / "results.json")
+
+
+def part_of(out: Path) -> Path:
+    """Returns the place of results.json while it is written."""
+    return out / "results.json.part"
 
 
 @contextlib.contextmanager

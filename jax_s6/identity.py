@@ -8,7 +8,7 @@ from typing import Any
 
 NUMERICS = ("augment", "backend", "config", "errors", "loop", "model", "ops", "optim", "state", "steps")
 """The modules that determine a run's numbers: ``loop`` and all that it imports. Others may change under a run."""
-_PACKAGES = ("jax_s6", "jax", "jaxlib", "flax", "optax")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax")
 
 
 def identity(settings: Mapping[str, Any], data_checksum: str) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def identity(settings: Mapping[str, Any], data_checksum: str) -> dict[str, Any]:
 
 
 def code_version() -> dict[str, str]:
-    """Returns the versions of the packages that compute, and a checksum of this one's source."""
+    """Returns the versions of the packages that compute, and a checksum of this one's source, installed or not."""
     digest = hashlib.sha256()
     for name in NUMERICS:
         digest.update((Path(__file__).parent / f"{name}.py").read_bytes())

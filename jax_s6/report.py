@@ -95,7 +95,7 @@ def environment() -> dict[str, Any]:
     """Describes versions, device and machine."""
     device = jax.devices()[0]
     packages = ("jax_s6", "jax", "jaxlib", "flax", "optax", "numpy")
-    versions = {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}
+    versions = {"python": platform.python_version(), **{name: _version(name) for name in packages}}
     flags = backend.cpu_flags()
     return {
         "versions": versions,
@@ -106,6 +106,13 @@ def environment() -> dict[str, Any]:
             "vector_units": sorted(flags & {"avx2", "avx512f", "avx512_bf16", "amx_bf16"}),
         },
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # this one, run from its source
+        return "not installed"
 
 
 def refuse_existing(out: Path, overwrite: bool) -> None:

@@ -241,6 +241,49 @@ def test_report_and_pictures_are_written(machine, tmp_path):
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == found
 
 
+def test_a_stop_loses_no_earlier_case(machine, monkeypatch, tmp_path):
+    arms = (Arm("a", FAKE),)
+    monkeypatch.setattr(harness, "reference_losses", lambda batch, kind: [1.0, 0.5])
+    run_case = Session.run_case
+
+    def stopped_at_9(self, arms, case):
+        if case == 9:
+            assert len(json.loads(file.read_text())["benchmarks"]) == 1
+            raise KeyboardInterrupt
+        assert file.read_text() == "of an earlier run"
+        return run_case(self, arms, case)
+
+    monkeypatch.setattr(Session, "run_case", stopped_at_9)
+    file = tmp_path / "results.json"
+    file.write_text("of an earlier run")
+    with pytest.raises(KeyboardInterrupt):
+        selection = command.Selection(make_question(*arms), arms, (8, 9), 1)
+        command.measure(command.Command(out=tmp_path), [selection])
+    assert [item["param"] for item in json.loads(file.read_text())["benchmarks"]] == ["8"]
+
+
+def test_arms_are_chosen_by_whole_names_and_by_parts():
+    arms = [Arm(name, FAKE) for name in ("ours", "ours bf16", "peer bf16")]
+    chosen = {given: [arm.name for arm in command.named(arms, [given])] for given in ("ours", "bf16", "our", "x")}
+    assert chosen == {"ours": ["ours"], "bf16": ["ours bf16", "peer bf16"], "our": ["ours", "ours bf16"], "x": []}
+    assert command.named(arms, []) == arms
+
+
+def test_float32_is_held_to_tf32_on_an_accelerator_only(monkeypatch):
+    arm, seen = Arm("a", FAKE), []
+    monkeypatch.setattr(harness, "reference_losses", lambda batch, kind: [1.0, 0.5])
+    monkeypatch.setattr(harness, "check_losses", lambda ready, expected, tolerances: seen.append(tolerances))
+    original = harness.Worker.ask
+    for accelerated in (False, True):
+        found = {"accelerated": accelerated}
+        monkeypatch.setattr(
+            harness.Worker, "ask", lambda self, what, found=found, **details: original(self, what, **details) | found
+        )
+        with Session(make_question(arm), Options(rounds=0, seconds=0.01)) as session:
+            session.run_case([arm], 8)
+    assert seen == [harness.TOLERANCES["float32"], harness.TOLERANCES["tf32"]]
+
+
 def test_inputs_are_the_models():
     assert (work.MEAN, work.STD) == (model.MEAN, model.STD)
     sizes = {name: array.size for name, array in work.state_dict().items() if "running" not in name}

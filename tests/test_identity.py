@@ -31,3 +31,20 @@ def test_code_version_depends_on_the_source(monkeypatch):
     before = code_version()
     monkeypatch.setattr("jax_s6.identity.NUMERICS", NUMERICS[1:])
     assert {name for name in before if before[name] != code_version()[name]} == {"code"}
+
+
+def test_the_source_runs_where_the_package_is_not_installed(monkeypatch):
+    from importlib import metadata
+
+    from jax_s6 import report
+
+    version = metadata.version
+
+    def not_ours(name):
+        if name == "jax_s6":
+            raise metadata.PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(metadata, "version", not_ours)
+    assert code_version()["version of jax"] == version("jax")
+    assert report.environment()["versions"]["jax_s6"] == "not installed"
