@@ -550,7 +550,8 @@ def test_an_unwritable_cache_is_one_line_and_no_end(version: Path, stock, tmp_pa
     (tmp_path / "file").touch()
     monkeypatch.setenv("JAX_S6_CACHE", str(tmp_path / "file" / "cache"))
     assert_same(data.load(DataConfig(data_dir=version)), stock[1])
-    [record] = caplog.records
+    # A download that another test let fail may still log its retries.
+    [record] = [record for record in caplog.records if record.name.startswith("jax_s6")]
     assert str(tmp_path / "file") in record.message and record.message.endswith("with JAX_S6_CACHE")
 
 
