@@ -134,18 +134,20 @@ def _plot_losses(axis: Any, name: str, values: list[float], log: bool, rows: Row
     for row in history:
         losses[row["lane"]].append(row[f"{judged}_loss"])
     colours = LinearSegmentedColormap.from_list("rates", colormaps["viridis"](np.linspace(0, 0.92, 64)))
-    for value in values:
+    few = len(values) <= 12  # told apart by a legend: colours as far from each other as there are
+    for number, value in enumerate(values):
         longest = max(len(losses[lane]) for lane in lanes[value])
         curves = np.full((len(lanes[value]), longest), np.nan)
         for curve, lane in zip(curves, lanes[value], strict=True):
             curve[: len(losses[lane])] = losses[lane]
         curves = np.ma.masked_invalid(curves)
-        epochs, colour = np.arange(1, longest + 1), colours(norm(value))
+        epochs = np.arange(1, longest + 1)
+        colour = colours(number / max(1, len(values) - 1) if few else norm(value))
         axis.plot(epochs, curves.mean(0), color=colour, marker=".", markersize=5, linewidth=1.5, label=f"{value:g}")
-        if len(curves) > 1 and len(values) <= 12:
-            axis.fill_between(epochs, curves.min(0), curves.max(0), color=colour, alpha=0.12, linewidth=0)
+        if len(curves) > 1 and few:
+            axis.fill_between(epochs, curves.min(0), curves.max(0), color=colour, alpha=0.1, linewidth=0)
     label = name.replace("_", " ")
-    if len(values) <= 12:
+    if few:
         axis.legend(title=label, ncols=2 if len(values) > 6 else 1)
     else:
         axis.figure.colorbar(ScalarMappable(norm, colours), ax=axis, label=label)
@@ -153,7 +155,7 @@ def _plot_losses(axis: Any, name: str, values: list[float], log: bool, rows: Row
     axis.set(xlabel="epoch", ylabel=f"{judged} loss", yscale="log", title=f"Loss for each {label}{spread}")
     axis.set_ylim(top=min(axis.get_ylim()[1], MAX_LOSS))
     axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-    axis.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+    axis.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
     axis.yaxis.set_major_formatter("{x:g}")
     axis.yaxis.set_minor_formatter("{x:g}")
 
