@@ -117,7 +117,8 @@ def sweep(
     info = {"devices": len(at.devices), "width": at.width, "first_epoch_seconds": first, "images": len(digits[1])}
     losses = check_losses(config, loop.make_mesh(at.devices, at.lane_devices), at.width)
     num_params = count(trainer.state.params) // len(positions)  # pyright: ignore[reportOptionalMemberAccess]
-    return Task(run, lanes * len(digits[1]), num_params, losses, trainer.compile_seconds, info=info)
+    profile = functools.partial(trace, run)
+    return Task(run, lanes * len(digits[1]), num_params, losses, trainer.compile_seconds, info=info, profile=profile)
 
 
 def group_trainer(

@@ -33,7 +33,13 @@ QUESTION = Question(
             )
             for p in PRECISIONS
         ),
+        Arm(
+            "training step float32, one device",
+            "benchmarks.roofline_arms:step",
+            {"devices": 1},
+        ),
         Arm("peak: copy, threads of NumPy", "benchmarks.roofline_arms:copy", {}, {}, True, "bytes"),
+        Arm("reading what another core wrote, NumPy", "benchmarks.roofline_arms:exchange", {}, {}, True, "exchange"),
         Arm(
             "training step float32, least bytes", "benchmarks.roofline_arms:step", {"count": "bytes"}, precision="bytes"
         ),
@@ -47,7 +53,8 @@ QUESTION = Question(
         "FLOPs are counted from the layers' shapes: two for each multiplication and addition of the convolutions and"
         " of their two gradients (none for the images'), nothing else. Bytes are the least that a step moves if nothing"
         " stays in the cache between layers: each layer's input and output once forward, and both and their gradients"
-        " once backward, in float32. A copy's bytes are those read and written. The ratio is the share that is reached;"
-        " time per operation is the sum over the devices' threads in one traced epoch."
+        " once backward, in float32. A copy's bytes are those read and written. How fast cores read what others wrote"
+        " tells whether they share a cache, which a hypervisor may change while this runs. The ratio is the share that"
+        " is reached; time per operation is the sum over the devices' threads in one traced epoch."
     ),
 )

@@ -5,6 +5,7 @@ import glob
 import math
 import os
 import tempfile
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -79,9 +80,32 @@ def copy(*, batch: int) -> Task:
     return Task(run, 2 * source.nbytes / 1e9)
 
 
-def step(*, batch: int, precision: str = "float32", count: str = "flops") -> Task:
+def exchange(*, batch: int) -> Task:
+    """A thread a core writes 4 MB, and when all have, reads what its neighbour wrote."""
+    threads = backend.cores()
+    arrays = np.ones((threads, 1 << 20), np.float32)
+    pool, barrier = ThreadPoolExecutor(threads), threading.Barrier(threads)
+
+    def read(number: int, n: int) -> float:
+        seconds = 0.0
+        for value in range(n):
+            arrays[number].fill(value)
+            barrier.wait()
+            start = time.perf_counter()
+            arrays[number - 1].max()
+            seconds += time.perf_counter() - start
+            barrier.wait()
+        return seconds
+
+    def run(n: int) -> dict[str, float]:
+        return {"seconds": max(pool.map(read, range(threads), [n] * threads))}
+
+    return Task(run, arrays.nbytes / 1e9)
+
+
+def step(*, batch: int, precision: str = "float32", count: str = "flops", devices: int | None = None) -> Task:
     """Our training step, its rate counted in FLOPs or bytes."""
-    task = ours.train_step(batch=batch, precision=precision)
+    task = ours.train_step(batch=batch, precision=precision, devices=devices)
     task.work *= (flops_per_image() if count == "flops" else bytes_per_image()) / 1e9
     if count == "flops":
         task.run(1)
