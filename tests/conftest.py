@@ -1,5 +1,6 @@
 """Strict JAX for every test, four simulated devices, and a small learnable data set."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -33,6 +34,12 @@ def write_idx(path: Path, array: np.ndarray) -> None:
     """Writes an array of bytes as an IDX file."""
     header = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
     path.write_bytes(header + array.astype(np.uint8).tobytes())
+
+
+@pytest.fixture
+def warnings_said(caplog) -> Callable[[], list[str]]:
+    """Gives what this package has warned of: a download that another test let fail may still log its retries."""
+    return lambda: [record.message for record in caplog.records if record.name.startswith("jax_s6")]
 
 
 @pytest.fixture(scope="session", autouse=True)
