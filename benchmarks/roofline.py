@@ -34,9 +34,9 @@ QUESTION = Question(
             for p in PRECISIONS
         ),
         Arm(
-            "training step float32, one device",
+            "training step float32, two devices",
             "benchmarks.roofline_arms:step",
-            {"devices": 1},
+            {"devices": 2},
         ),
         Arm("peak: copy, threads of NumPy", "benchmarks.roofline_arms:copy", {}, {}, True, "bytes"),
         Arm("reading what another core wrote, NumPy", "benchmarks.roofline_arms:exchange", {}, {}, True, "exchange"),

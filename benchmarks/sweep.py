@@ -36,8 +36,8 @@ QUESTION = Question(
         ours("ours float32", quick=True),
         ours("ours bf16", quick=True, precision="bf16"),
         ours("ours float32, width 2", cases=(6,), width=2),
-        ours("ours float32, one by one on both cores", cases=(1, 2, 6), sequential=True),
-        ours("ours float32, one by one on one device", cases=(6,), sequential=True, devices=1),
+        ours("ours float32, one by one on all cores", cases=(1, 2, 6), sequential=True),
+        ours("ours float32, one by one on two devices", cases=(6,), sequential=True, devices=2),
         Arm("Flax nn.Conv, vmap in a scan", "benchmarks.flax_arms:sweep", peer=True, cases=vmapped_cases(1, 2, 6)),
         *(
             torch(arrangement, mode, precision, quick=(arrangement, mode) == ("processes", "eager"), cases=cases)

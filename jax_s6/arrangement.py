@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import jax
 
-MIN_PART = 16
-"""Images: below this, splitting a batch over CPU devices costs more than it saves (``backend.batch_devices``)."""
+from jax_s6 import backend
+
 SHARE_OF_MEMORY = 0.8
 """What lanes may take of an accelerator's free memory by the estimate; if that is too much, the width is halved."""
 BYTES_PER_IMAGE = 1_000_000
@@ -41,7 +41,8 @@ def arrange(
         batch_size: Images a step.
         devices: Those that may be used.
         width: The most lanes at once on a device; None for 1 on CPU, and what fits on an accelerator.
-        explicit: Whether the user chose the number of devices: batches are split over accelerators only then.
+        explicit: Whether the user chose the number of devices: only then are batches split over accelerators, or over
+            CPU devices into parts smaller than ``backend.MIN_PART``.
 
     Returns:
         The arrangement. A lane whose batch is split equals the same run alone to rounding, on one device bit for bit.
@@ -51,8 +52,7 @@ def arrange(
     if jax.process_count() > 1:
         lane_devices = len(devices)  # every process takes part in every program; batches stay within a process
     elif num_lanes < len(devices) and (platform == "cpu" or explicit):
-        room = len(devices) // num_lanes
-        parts = max(n for n in range(1, room + 1) if n == 1 or (batch_size % n == 0 and batch_size // n >= MIN_PART))
+        parts = backend.equal_parts(batch_size, len(devices) // num_lanes, 1 if explicit else backend.MIN_PART)
     lanes_each = -(-num_lanes // lane_devices)
     most = width or (1 if platform == "cpu" else fitting_width(devices[0], batch_size))
     return Arrangement(devices[: lane_devices * parts], lane_devices, balanced(lanes_each, most))

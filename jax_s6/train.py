@@ -56,7 +56,8 @@ class TrainCommand:
     check_nans: bool = False
     """End at the first epoch whose loss is not finite, and name the step and the tensor that went wrong."""
     devices: int | None = None
-    """Devices that share each batch, a divisor of the batch size; on CPU as many as there are cores if not given."""
+    """Devices that share each batch, a divisor of the batch size; if not given, one accelerator, or as many cores as
+    each have at least 64 images."""
     tensorboard: bool = False
     """Also write scalars, first-layer filters and mistakes for TensorBoard, into the output folder."""
 

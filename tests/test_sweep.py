@@ -330,16 +330,17 @@ def test_other_errors_of_jax_are_not_hidden(bars, two, monkeypatch):
 def test_lanes_go_to_devices_first_and_what_is_left_to_the_batch():
     four = jax.devices()[:4]
 
-    def parts(num_lanes, batch_size=64, devices=four, width=None):
-        found = arrange(num_lanes, batch_size, devices, width, explicit=False)
+    def parts(num_lanes, batch_size=256, devices=four, width=None, explicit=False):
+        found = arrange(num_lanes, batch_size, devices, width, explicit)
         return found.lane_devices, len(found.devices) // found.lane_devices, found.width
 
     assert parts(8) == parts(5) == parts(4) == (4, 1, 1)
     assert parts(3) == (3, 1, 1)
     assert parts(2) == (2, 2, 1)
     assert parts(1) == (1, 4, 1)
-    assert parts(1, batch_size=66) == (1, 3, 1), "each device must have an equal part of a batch"
-    assert parts(1, batch_size=32) == (1, 2, 1), "parts of fewer than 16 images do not pay"
+    assert parts(1, batch_size=258) == (1, 3, 1), "each device must have an equal part of a batch"
+    assert parts(1, batch_size=128) == (1, 2, 1), "parts of fewer than 64 images do not pay"
+    assert parts(1, batch_size=64, explicit=True) == (1, 4, 1)
     assert parts(40, width=4) == (4, 1, 4)  # ten a device: 4, 4 and 2 would be 3 calls, as 4 is
     assert [balanced(10, most) for most in (1, 4, 5, 8, 10, 99)] == [1, 4, 5, 5, 10, 10]
 
