@@ -129,4 +129,4 @@ def group_trainer(
     plan = grid.make_plan(config, {"learning_rate": [float(rate) for rate in rates]})
     dataset = data.Dataset("digits", images, labels, images[:2], labels[:2], 10, "")
     chosen = None if devices is None else jax.devices()[:devices]
-    return sweeps.make_trainers(plan, dataset, chosen, width, sweeps.Listener(), devices is not None)[0]
+    return sweeps.make_trainers(plan, dataset, chosen, width, sweeps.Listener(), prune=False)[0]

@@ -394,3 +394,15 @@ def test_rates_of_both_frameworks_are_the_same():
         for progress in (0.0, 0.1, 0.5, 0.9):
             want = optim.relative_rate(schedule, hyper, jnp.float32(progress), jnp.float32(0))
             assert recipes.relative_rate(optimizer, progress) == pytest.approx(float(want), rel=1e-5, abs=1e-6)
+
+
+def test_our_lanes_share_batches_over_the_devices_that_an_arm_names():
+    from benchmarks import ours
+
+    digits = np.zeros((64, 28, 28, 1), np.uint8), np.zeros(64, np.int32)
+
+    def devices(number: int | None) -> int:
+        config = ours.make_config(64, "float32")
+        return len(ours.group_trainer(config, [0.01], digits, number, None).arrangement.devices)
+
+    assert [devices(None), devices(1), devices(2)] == [1, 1, 2]
