@@ -126,9 +126,8 @@ def measure(command: Command, selections: Sequence[Selection]) -> dict[str, Any]
         return results.to_json(outcomes, {**settings, "seconds": time.perf_counter() - start})
 
     outcomes: list[harness.Outcome] = []
-    with said_in_a_sentence(
-        command.out
-    ):  # before minutes are spent; an earlier run's results stay until there are some
+    # Before minutes are spent; an earlier run's results stay until there are some.
+    with said_in_a_sentence(command.out):
         command.out.mkdir(parents=True, exist_ok=True)
         part_of(command.out).touch()
     for selection in selections:

@@ -41,7 +41,7 @@ QUESTION = Question(
         ours("ours float32", quick=True),
         ours("ours bf16", quick=True, precision="bf16"),
         ours("ours float32, one device", cases=(128,), devices=1),
-        ours("ours float32, two devices", cases=(64,), devices=2),
+        ours("ours float32, two devices", cases=(32, 64), devices=2),
         ours("ours float32 with augmentation", cases=(64, 128), augmented=True),
         ours("ours, xla convolution", cases=(64,), convolution="xla"),
         Arm("Flax nn.Conv, jit a step", "benchmarks.flax_arms:train_step", peer=True, cases=(64,)),
@@ -67,8 +67,8 @@ QUESTION = Question(
     rounds=5,
     note=(
         "Ours begin with uint8 images in the device's memory, gathered by a permutation and normalised within the step;"
-        " peers are given normalised float32 batches. On CPU, ours split batches of 128 and more over several devices,"
-        " and the operations of one device over the cores, as PyTorch does. That is slow while the cores share no cache"
-        " (see roofline)."
+        " peers are given normalised float32 batches, and keep freed memory (harness.PEERS_ENVIRONMENT). On CPU, ours"
+        " split batches of 128 and more over several devices, and the operations of smaller ones over the cores, slow"
+        " while those share no cache (roofline)."
     ),
 )

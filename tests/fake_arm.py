@@ -11,4 +11,5 @@ def prepare(*, batch: int, trouble: str = "") -> Task:
         raise ValueError("no such thing")
     if trouble == "dies":
         os._exit(3)
-    return Task(lambda n: time.sleep(n * 1e-3), batch, 7 if trouble == "small" else 11_952, [1.0, 0.5])
+    num_params = 7 if trouble == "small" else 11_952
+    return Task(lambda n: time.sleep(n * 1e-3), batch, num_params, [1.0, 0.5], info={"environment": dict(os.environ)})

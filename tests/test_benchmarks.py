@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import statistics
+import threading
 
 import numpy as np
 import pytest
@@ -284,6 +285,17 @@ def test_float32_is_held_to_tf32_on_an_accelerator_only(monkeypatch):
     assert seen == [harness.TOLERANCES["float32"], harness.TOLERANCES["tf32"]]
 
 
+def test_peers_keep_freed_memory_and_ours_run_as_they_come(monkeypatch):
+    for name in harness.PEERS_ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(harness, "reference_losses", lambda batch, kind: [1.0, 0.5])
+    arms = [Arm("ours", FAKE), Arm("peer", FAKE, peer=True)]
+    with Session(make_question(*arms), Options(rounds=0, seconds=0.01)) as session:
+        ours, peer = (outcome.ready["info"]["environment"] for outcome in session.run_case(arms, 8))
+    assert not harness.PEERS_ENVIRONMENT.keys() & ours.keys()
+    assert harness.PEERS_ENVIRONMENT.items() <= peer.items()
+
+
 def test_inputs_are_the_models():
     assert (work.MEAN, work.STD) == (model.MEAN, model.STD)
     sizes = {name: array.size for name, array in work.state_dict().items() if "running" not in name}
@@ -406,3 +418,34 @@ def test_our_lanes_share_batches_over_the_devices_that_an_arm_names():
         return len(ours.group_trainer(config, [0.01], digits, number, None).arrangement.devices)
 
     assert [devices(None), devices(1), devices(2)] == [1, 1, 2]
+
+
+def test_a_sweep_is_traced(tmp_path):
+    from benchmarks import ours, roofline_arms
+
+    task = ours.sweep(lanes=2, batch=16, images=16)
+    assert task.profile is not None
+    task.profile(str(tmp_path))
+    assert roofline_arms.operations(str(tmp_path))
+
+
+def test_each_thread_reads_what_its_neighbour_wrote(monkeypatch):
+    from benchmarks import roofline_arms
+
+    wrote, read = {}, []
+
+    class Spy(np.ndarray):
+        def fill(self, value):
+            wrote[threading.get_ident()] = self.ctypes.data
+            super().fill(value)
+
+        def max(self, *args, **kwargs):
+            whose = next(thread for thread, address in wrote.items() if address == self.ctypes.data)
+            read.append((float(self[0]), whose == threading.get_ident()))  # no assertion: others wait for this thread
+            return super().max(*args, **kwargs)
+
+    monkeypatch.setattr(roofline_arms.backend, "cores", lambda: 3)
+    monkeypatch.setattr(roofline_arms.np, "ones", lambda shape, dtype: np.full(shape, -1, dtype).view(Spy))
+    task = roofline_arms.exchange(batch=64)
+    assert task.run(2)["seconds"] > 0 and task.work == pytest.approx(3 * 4 * 2**20 / 1e9)
+    assert read == [(0.0, False)] * 3 + [(1.0, False)] * 3, "what others wrote, when all have written"

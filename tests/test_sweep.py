@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from jax.errors import JaxRuntimeError
 
+from jax_s6 import backend, loop
 from jax_s6 import grid as grids
-from jax_s6 import loop
 from jax_s6 import train as train_module
 from jax_s6.arrangement import arrange, balanced
 from jax_s6.checkpoint import CheckpointConfig
@@ -343,6 +343,14 @@ def test_lanes_go_to_devices_first_and_what_is_left_to_the_batch():
     assert parts(1, batch_size=64, explicit=True) == (1, 4, 1)
     assert parts(40, width=4) == (4, 1, 4)  # ten a device: 4, 4 and 2 would be 3 calls, as 4 is
     assert [balanced(10, most) for most in (1, 4, 5, 8, 10, 99)] == [1, 4, 5, 5, 10, 10]
+
+
+def test_a_run_takes_as_many_cpu_devices_as_have_64_images_each():
+    def count(batch_size, chosen=None):
+        return len(backend.batch_devices(batch_size, chosen))
+
+    assert [count(batch_size) for batch_size in (32, 64, 127, 128, 192, 256, 1024)] == [1, 1, 1, 2, 3, 4, 4]
+    assert count(64, 2) == 2, "what the user asks for is taken"
 
 
 def test_width_on_an_accelerator_follows_its_memory():
