@@ -32,7 +32,7 @@ MIN_PART = 64
 """Images: batches are split over CPU devices into parts of at least so many.
 
 Below that, waiting for each other (13 times a step) costs the devices more than it costs one device to split each
-operation over the cores: by 1.6 at batch 32 and 1.4 at batch 64, on two cores that share a cache.
+operation over the cores: by 1.7 at batch 32 and 1.4 at batch 64, on two cores that share a cache.
 """
 
 
