@@ -90,7 +90,7 @@ class _Sweep:
         best = best_lane(self.records)
         score = self.records.latest(judge(self.records), np.array([best]))[0]
         settings = self.plan.settings(best)
-        about = ", ".join(f"{name} {settings[name]}" for name in self.plan.grid)
+        about = ", ".join(f"{name} {settings[name]}" for name in self.plan.grid) or "alone"
         return (
             f"{group}epoch {trainer.epoch:>3}/{trainer.group.config.num_epochs}  {trained} lanes  {rate:,.0f}"
             f" model-images/s  best lane {best} ({about}): {judge(self.records).replace('_', ' ')} {score:.2%}"
