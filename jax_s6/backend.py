@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -26,6 +27,11 @@ def operand_dtype(config: ModelConfig, target: str | None = None) -> DTypeLike:
     if config.precision == "bf16":
         return jnp.bfloat16
     return jnp.float32
+
+
+def chunk_size(target: str | None = None) -> int | None:
+    """Returns how many images' activations a CPU's cache holds; None on accelerators, which take any batch at once."""
+    return 64 if (target or jax.default_backend()) == "cpu" else None
 
 
 MIN_PART = 64
@@ -63,6 +69,21 @@ def use_compilation_cache(folder: Path) -> None:
 def quick_compilation(target: str) -> dict[str, int]:
     """Compiler options for a program that runs once: on CPU it compiles in half the time, to the same bits."""
     return {"xla_backend_optimization_level": 1} if target == "cpu" else {}
+
+
+def one_core_a_device(devices: Sequence[jax.Device]) -> bool:
+    """Tells whether each device has but one core for its operations: CPU devices by ``use_cpu_devices``, all busy."""
+    return devices[0].platform == "cpu" and (len(devices) > 1 or cores() == 1)
+
+
+def training_options(devices: Sequence[jax.Device]) -> dict[str, str]:
+    """Compiler options for training on these devices.
+
+    XLA:CPU orders operations for several threads: those that could run at once follow one another, and what they
+    write leaves the cache before it is read. A device of one core does better with an order that spares memory: by
+    1.1 at batch 256, where one device on two cores does worse, by 1.2 at 64.
+    """
+    return {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"} if one_core_a_device(devices) else {}
 
 
 def batch_devices(batch_size: int, count: int | None) -> list[jax.Device]:

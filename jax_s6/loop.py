@@ -166,7 +166,9 @@ class Trainer:
             width: Lanes that a device trains at once, by ``vmap``; it takes its lanes in groups of this many.
         """
         chex.clear_trace_counter()  # it counts by source line: another Trainer's epoch would count as this one's
-        self.program = program = dataclasses.replace(program, axis_name=BATCH_AXIS)
+        devices = list(mesh.devices.flat)
+        recompute = backend.one_core_a_device(devices)
+        self.program = program = dataclasses.replace(program, axis_name=BATCH_AXIS, recompute=recompute)
         self._mesh = mesh
 
         def train_lanes(hyper, state, number, train):
@@ -199,9 +201,10 @@ class Trainer:
         lanes, shared = P(LANE_AXIS), P()
         # check_vma off: the gradients' sum over the batch axis is written out in train_step.
         shard = functools.partial(jax.shard_map, mesh=mesh, out_specs=lanes, check_vma=False)
-        options = backend.quick_compilation(mesh.devices.flat[0].platform)
+        options = backend.quick_compilation(devices[0].platform)
         self.create = jax.jit(shard(create, in_specs=lanes), compiler_options=options)
-        self.train = jax.jit(shard(train, in_specs=(lanes, lanes, shared, shared)), donate_argnums=1)
+        inputs, options = (lanes, lanes, shared, shared), backend.training_options(devices)
+        self.train = jax.jit(shard(train, in_specs=inputs), donate_argnums=1, compiler_options=options)
         self.judge = jax.jit(shard(judge, in_specs=(lanes, shared)))
 
     def compile(self, hyper: Hyperparameters, splits: Sequence[Split | None]) -> Compiled:

@@ -20,6 +20,9 @@ NUM_OUTPUTS = 16
 BATCH_AXIS = "batch"
 """The mesh axis over which one lane's batch is split."""
 
+MOST_CHUNKS = 16
+"""Of a batch; each is compiled by itself."""
+
 # Each image is (value - MEAN) / STD, with value in [0, 1]: the reference's Normalize.
 MEAN, STD = 0.1307, 0.3081
 
@@ -33,6 +36,10 @@ def _uniform_by_fan_in(fan_in: int) -> nn.initializers.Initializer:
 def per_channel(x: jax.Array, ndim: int = 4) -> jax.Array:
     """Gives ``[channels]`` the dimensions of CHWN, or of phases if ``ndim`` is 5."""
     return x.reshape((1,) * (ndim - 4) + (-1, 1, 1, 1))
+
+
+Chunks = jax.Array | tuple[jax.Array, ...]
+"""Activations of a batch, CHWN or phases, or a tuple of those of its equal chunks: ``jax.tree.map`` takes both."""
 
 
 class Affine(NamedTuple):
@@ -59,19 +66,22 @@ class BatchNorm(nn.Module):
     epsilon: float = 1e-5
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> Affine:
+    def __call__(self, x: Chunks, train: bool) -> Affine:
         """Normalises CHWN or phases by the whole batch's statistics (over all devices), or by the running ones."""
+        chunks = jax.tree.leaves(x)
         scale = self.param("scale", nn.initializers.ones, (NUM_OUTPUTS,))
         bias = self.param("bias", nn.initializers.zeros, (NUM_OUTPUTS,))
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (NUM_OUTPUTS,))
         running_var = self.variable("batch_stats", "var", jnp.ones, (NUM_OUTPUTS,))
         if train:
-            axes = tuple(axis for axis in range(x.ndim) if axis != x.ndim - 4)
-            sums = jnp.stack([x.mean(axes), (x * x).mean(axes)])
+            ndim = chunks[0].ndim
+            axes = tuple(axis for axis in range(ndim) if axis != ndim - 4)
+            sums = jnp.stack([jnp.stack([chunk.mean(axes), (chunk * chunk).mean(axes)]) for chunk in chunks]).mean(0)
             mean, square = sums if self.axis_name is None else jax.lax.pmean(sums, self.axis_name)
             var = jnp.maximum(square - mean * mean, 0.0)
             if not self.is_initializing():
-                count = x.size // NUM_OUTPUTS * (1 if self.axis_name is None else jax.lax.axis_size(self.axis_name))
+                size = sum(chunk.size for chunk in chunks) // NUM_OUTPUTS
+                count = size * (1 if self.axis_name is None else jax.lax.axis_size(self.axis_name))
                 new = 1 - self.momentum
                 running_mean.value = self.momentum * running_mean.value + new * mean
                 running_var.value = self.momentum * running_var.value + new * var * (count / (count - 1))
@@ -89,27 +99,35 @@ class Conv3x3(nn.Module):
     stride: int
     convolution: str
     dtype: DTypeLike
+    recompute: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array, norm: Affine | None = None, to_phases: bool = False) -> jax.Array:
+    def __call__(self, x: Chunks, norm: Affine | None = None, to_phases: bool = False) -> Chunks:
         """Maps CHWN, or phases if the stride is 2, to CHWN, or to phases if asked; ``norm`` is applied to x first."""
-        in_channels = x.shape[-4]
+        *_, in_channels, height, width, _ = shape = jax.tree.leaves(x)[0].shape
+        from_phases = len(shape) == 5
         init = _uniform_by_fan_in(9 * in_channels)
         kernel = self.param("kernel", init, (3, 3, in_channels, NUM_OUTPUTS))
         bias = per_channel(self.param("bias", init, (NUM_OUTPUTS,)), 5 if to_phases else 4)
+        centre = None
         if norm is not None:  # conv(scale (x - centre) + shift) = conv'(x - centre) + the response to shift
-            x = x - per_channel(norm.centre, x.ndim)
-            height, width = (size * (2 if x.ndim == 5 else 1) for size in x.shape[-3:-1])
-            bias = bias + ops.constant_response(kernel, norm.shift, (height, width), self.stride)
+            sizes = (2 * height, 2 * width) if from_phases else (height, width)
+            bias = bias + ops.constant_response(kernel, norm.shift, sizes, self.stride)
             kernel = kernel * norm.scale.reshape(1, 1, -1, 1)
-        if to_phases:
-            y = ops.conv3x3_to_phases(x, kernel, self.dtype)
-        elif x.ndim == 5:
-            y = ops.conv3x3_from_phases(x, kernel, self.dtype)
-        else:
-            convolve = ops.conv3x3 if self.convolution == "matmul" else ops.conv3x3_xla
-            y = convolve(x, kernel, self.stride, self.dtype)
-        return nn.relu(y + bias)
+            centre = per_channel(norm.centre, len(shape))
+
+        def convolve(x: jax.Array, kernel: jax.Array, centre: jax.Array | None) -> jax.Array:
+            x = x if centre is None else x - centre
+            if to_phases:
+                return ops.conv3x3_to_phases(x, kernel, self.dtype)
+            if from_phases:
+                return ops.conv3x3_from_phases(x, kernel, self.dtype)
+            conv3x3 = ops.conv3x3 if self.convolution == "matmul" else ops.conv3x3_xla
+            return conv3x3(x, kernel, self.stride, self.dtype)
+
+        if self.recompute or isinstance(x, tuple):
+            convolve = jax.checkpoint(convolve)
+        return jax.tree.map(lambda x: nn.relu(convolve(x, kernel, centre) + bias), x)
 
 
 class Dropout(nn.Module):
@@ -137,24 +155,30 @@ class Block(nn.Module):
     convolution: str
     dtype: DTypeLike
     axis_name: str | None
+    recompute: bool
+    chunk_size: int | None
 
     @nn.compact
     def __call__(
         self, x: jax.Array, train: bool, dropout_rate: jax.typing.ArrayLike, dropout_keys: chex.PRNGKey | None
     ) -> jax.Array:
         """Maps ``[C, H, W, B]`` to ``[16, H', W', B]``."""
-        channels, height, width, _ = x.shape
-        # Phases need even sizes, and pay where images are large: on the first block.
+        channels, height, width, batch = x.shape
+        # Phases need even sizes, and pay where images are large: on the first block. So do chunks.
         phases = self.convolution == "matmul" and channels == 1 and height % 2 == 0 and width % 2 == 0
+        chunks: Chunks = x
+        if train and channels == 1 and self.chunk_size is not None:
+            count = backend.equal_parts(batch, MOST_CHUNKS, self.chunk_size)
+            chunks = tuple(jnp.split(x, count, -1)) if count > 1 else x
 
-        x = Conv3x3(1, self.convolution, self.dtype, name="conv_0")(x, to_phases=phases)
-        norm = BatchNorm(self.axis_name, name="norm_0")(x, train)
-        x = Conv3x3(2, self.convolution, self.dtype, name="conv_1")(x, norm)
-        norm = BatchNorm(self.axis_name, name="norm_1")(x, train)
+        chunks = Conv3x3(1, self.convolution, self.dtype, self.recompute, name="conv_0")(chunks, to_phases=phases)
+        norm = BatchNorm(self.axis_name, name="norm_0")(chunks, train)
+        chunks = Conv3x3(2, self.convolution, self.dtype, self.recompute, name="conv_1")(chunks, norm)
+        norm = BatchNorm(self.axis_name, name="norm_1")(chunks, train)
         if self.pool:  # the largest of what follows the map is the largest, or by a negative scale the smallest, before
             sign = per_channel(jnp.where(norm.scale < 0, -1.0, 1.0))
-            x = ops.max_pool(x * sign) * sign
-        x = norm(x)
+            chunks = jax.tree.map(lambda chunk: ops.max_pool(chunk * sign) * sign, chunks)
+        x = norm(jnp.concatenate(jax.tree.leaves(chunks), -1))
         return Dropout(dropout_rate)(x, dropout_keys)
 
 
@@ -165,11 +189,16 @@ class Net(nn.Module):
         convolution: ``matmul`` or ``xla``.
         dtype: float32 or bfloat16, of the convolutions' operands.
         axis_name: The mesh axis that splits the batch, if any: batch normalisation goes over all of it.
+        recompute: Whether the gradient makes a convolution's shifted copies once more, rather than keep them in memory.
+        chunk_size: The first block takes a training batch in equal chunks of at least so many images, whose activations
+            a CPU's cache holds; all at once if None.
     """
 
     convolution: str = "matmul"
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
+    recompute: bool = False
+    chunk_size: int | None = None
 
     @nn.compact
     def __call__(
@@ -197,14 +226,18 @@ class Net(nn.Module):
         if dropout_keys is not None:
             block_keys = jax.vmap(jax.vmap(jax.random.fold_in, (0, None)), (None, 0))(dropout_keys, numbers)
         for number, (rate, keys) in enumerate(zip(dropout_rates, block_keys, strict=True), start=1):
-            block = Block(number < 3, self.convolution, self.dtype, self.axis_name, name=f"conv{number}")
+            settings = (self.convolution, self.dtype, self.axis_name, self.recompute, self.chunk_size)
+            block = Block(number < 3, *settings, name=f"conv{number}")
             x = block(x, train, rate, keys)
         return x.mean((1, 2)).T
 
 
-def create(config: ModelConfig, *, axis_name: str | None = None, platform: str | None = None) -> Net:
+def create(
+    config: ModelConfig, *, axis_name: str | None = None, recompute: bool = False, platform: str | None = None
+) -> Net:
     """Makes the module that a configuration asks for on a platform (the default backend's if None)."""
-    return Net(backend.convolution(config, platform), backend.operand_dtype(config, platform), axis_name)
+    how = backend.convolution(config, platform), backend.operand_dtype(config, platform)
+    return Net(*how, axis_name, recompute, backend.chunk_size(platform))
 
 
 def init(key: chex.PRNGKey) -> dict[str, Any]:

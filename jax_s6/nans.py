@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import keystr
 
 from jax_s6 import loop, steps
 from jax_s6.config import Hyperparameters
@@ -73,7 +74,7 @@ def first_wrong(
         images, labels = train.images[indices], train.labels[indices]
         new, finite = _step(program, hyper, keys, state, images, labels)
         # In alphabetical order, which is the step's: batch_stats, loss, then opt_state from the gradients, then params.
-        wrong = [jax.tree_util.keystr(p, simple=True, separator=".") for p, ok in _leaves(finite) if not ok]
+        wrong = [keystr(p, simple=True, separator=".") for p, ok in _leaves(finite) if not ok]
         if wrong:
             name = wrong[0] if wrong[0] != "loss" else _first_activation(program, state, images) or "loss"
             return Wrong(int(state.step), name)
@@ -100,7 +101,9 @@ def _first_activation(program: Program, state: TrainState, images: np.ndarray) -
         return jax.tree.map(lambda x: jnp.isfinite(x).all(), dict(captured)["intermediates"])
 
     outputs = _leaves(finite({"params": state.params, "batch_stats": state.batch_stats}))
-    wrong = [".".join(k.key for k in path[:-2]) for path, ok in outputs if not ok]
+    wrong = [
+        keystr(path, simple=True, separator=".").partition("__call__")[0].strip(".") for path, ok in outputs if not ok
+    ]
     wrong.sort(key=_place)
     return f"the output of {wrong[0] or 'the network'}" if wrong else None
 

@@ -21,6 +21,7 @@ class Program:
         num_train: Training images, at least the batch size.
         num_classes: Labels are in ``[0, num_classes)``.
         axis_name: The mesh axis over which a batch is split, or None outside a mesh.
+        recompute: As the network's.
         platform: What it is compiled for; the default backend if None.
     """
 
@@ -28,6 +29,7 @@ class Program:
     num_train: int
     num_classes: int = 10
     axis_name: str | None = None
+    recompute: bool = False
     platform: str | None = None
 
     @property
@@ -41,8 +43,10 @@ class Program:
         return self.steps_per_epoch * self.config.num_epochs
 
     def net(self) -> model.Net:
-        """The network, with this program's convolution, precision and batch axis."""
-        return model.create(self.config.model, axis_name=self.axis_name, platform=self.platform)
+        """The network, with this program's convolution, precision, batch axis and way to the gradient."""
+        return model.create(
+            self.config.model, axis_name=self.axis_name, recompute=self.recompute, platform=self.platform
+        )
 
     def optimizer(self, hyper: Hyperparameters) -> optax.GradientTransformation:
         """A lane's optimizer."""

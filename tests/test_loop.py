@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_s6 import loop
+from jax_s6 import backend, loop
 from jax_s6.config import RECIPES, AugmentConfig, Hyperparameters, ModelConfig, TrainConfig
 from jax_s6.state import Program, create_train_state
 
@@ -26,6 +26,14 @@ CONFIG = dataclasses.replace(
 
 GENTLE = dataclasses.replace(CONFIG, num_epochs=1)  # three steps of FEW: rounding has not grown yet
 FEW = 96
+
+
+@pytest.fixture(autouse=True, scope="module")
+def batches_of_32_in_parts():
+    """The first block takes them in parts of 16 images, as it does larger ones in parts of 64."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backend, "chunk_size", lambda target=None: 16)
+        yield
 
 
 def split(dataset, part, count=None):

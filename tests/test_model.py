@@ -102,6 +102,37 @@ def test_batch_split_over_devices_normalises_by_the_whole_batch(variables):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), jax.jit(split)(images(8)), want)
 
 
+@pytest.mark.parametrize("recompute", [False, True])
+def test_batch_in_parts_is_the_whole_batch(variables, recompute):
+    def step(net):
+        def loss(params):
+            logits, updates = net.apply(
+                {**variables, "params": params}, images(12), train=True, mutable=["batch_stats"]
+            )
+            return (logits**2).mean(), (logits, updates)
+
+        return jax.jit(jax.value_and_grad(loss, has_aux=True))(variables["params"])
+
+    got, want = step(model.Net(recompute=recompute, chunk_size=4)), step(model.Net())
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), got, want)
+
+
+def test_only_training_takes_parts(variables):
+    def outputs(train):
+        net, keep = model.Net(chunk_size=4), ["batch_stats", "intermediates"]
+        seen = net.apply(variables, images(12), train=train, mutable=keep, capture_intermediates=True)[1]
+        return jax.tree.map(jnp.shape, seen["intermediates"]["conv1"]["conv_1"]["__call__"][0])
+
+    assert outputs(True) == ((16, 14, 14, 4),) * 3
+    assert outputs(False) == (16, 14, 14, 12)
+
+
+def test_platform_chooses_the_parts():
+    assert model.create(ModelConfig(), platform="cpu").chunk_size == 64
+    assert model.create(ModelConfig(), platform="cuda").chunk_size is None
+    assert model.create(ModelConfig(), platform="tpu").chunk_size is None
+
+
 def test_platform_chooses_the_convolution():
     assert model.create(ModelConfig(), platform="cpu").convolution == "matmul"
     assert model.create(ModelConfig(), platform="cuda").convolution == "matmul"

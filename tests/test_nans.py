@@ -34,10 +34,13 @@ def poison(tree, *path):
     return {**tree, name: poison(tree[name], *rest) if rest else tree[name].at[(0,) * tree[name].ndim].set(jnp.nan)}
 
 
-def test_first_layer_of_many_is_named(lane):
+@pytest.mark.parametrize("batch_size", [50, 128])
+@pytest.mark.parametrize(("block", "layer", "tensor"), [("conv2", "conv_1", "bias"), ("conv1", "norm_0", "scale")])
+def test_first_layer_of_many_is_named(lane, batch_size, block, layer, tensor):
     program, hyper, state, images = lane
-    state = state._replace(params=poison(state.params, "conv2", "conv_1", "bias"), step=jnp.int32(7))
-    assert nans.first_wrong(program, hyper, state, images, 0) == (7, "the output of conv2.conv_1")
+    program = dataclasses.replace(program, config=dataclasses.replace(CONFIG, batch_size=batch_size))
+    state = state._replace(params=poison(state.params, block, layer, tensor), step=jnp.int32(7))
+    assert nans.first_wrong(program, hyper, state, images, 0) == (7, f"the output of {block}.{layer}")
 
 
 def test_statistics_that_overflow_before_the_loss_are_named(lane):
