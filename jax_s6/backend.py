@@ -72,8 +72,8 @@ def quick_compilation(target: str) -> dict[str, int]:
 
 
 def one_core_a_device(devices: Sequence[jax.Device]) -> bool:
-    """Tells whether each device has but one core for its operations: CPU devices by ``use_cpu_devices``, all busy."""
-    return devices[0].platform == "cpu" and (len(devices) > 1 or cores() == 1)
+    """Tells whether these are CPU devices and at least as many as cores, so that each has one core for its work."""
+    return devices[0].platform == "cpu" and len(devices) >= cores()
 
 
 def training_options(devices: Sequence[jax.Device]) -> dict[str, str]:

@@ -29,8 +29,8 @@ FEW = 96
 
 
 @pytest.fixture(autouse=True, scope="module")
-def batches_of_32_in_parts():
-    """The first block takes them in parts of 16 images, as it does larger ones in parts of 64."""
+def batches_of_32_in_chunks():
+    """The first block takes them in chunks of 16 images, as it does larger batches in chunks of 64."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(backend, "chunk_size", lambda target=None: 16)
         yield
@@ -124,6 +124,24 @@ def test_batch_split_over_devices_is_the_run_on_one(bars, gently_alone, batch_de
     for got, want in zip(history, single_history, strict=True):
         np.testing.assert_array_equal(got.train.count, want.train.count)
         np.testing.assert_allclose(got.train.loss, want.train.loss, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("num_cores", "sparing"), [(1, (True, True)), (2, (False, True)), (8, (False, False))])
+def test_devices_of_one_core_spare_memory(monkeypatch, num_cores, sparing):
+    monkeypatch.setattr(backend, "cores", lambda: num_cores)
+    for devices, want in zip((jax.devices()[:1], jax.devices()[:2]), sparing, strict=True):
+        trainer = loop.Trainer(Program(CONFIG, FEW), loop.make_mesh(devices))
+        assert trainer.program.recompute is want
+        assert ("xla_cpu_scheduler_type" in backend.training_options(devices)) is want
+
+
+def test_training_is_compiled_with_its_options(bars, monkeypatch):
+    monkeypatch.setattr(backend, "training_options", lambda devices: {"no_such_option": "1"})
+    trainer = loop.Trainer(Program(CONFIG, FEW), loop.make_mesh(jax.devices()[:1]))
+    hyper = trainer.put_lanes(Hyperparameters(*([x] for x in lanes(1)[0])))
+    splits = trainer.put_shared((split(bars, "train", FEW), split(bars, "test"), None))
+    with pytest.raises(Exception, match="no_such_option"):
+        trainer.compile(hyper, splits)
 
 
 def test_it_learns_and_judges_all_images(alone):

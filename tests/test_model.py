@@ -103,7 +103,7 @@ def test_batch_split_over_devices_normalises_by_the_whole_batch(variables):
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-def test_batch_in_parts_is_the_whole_batch(variables, recompute):
+def test_batch_in_chunks_is_the_whole_batch(variables, recompute):
     def step(net):
         def loss(params):
             logits, updates = net.apply(
@@ -117,17 +117,29 @@ def test_batch_in_parts_is_the_whole_batch(variables, recompute):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), got, want)
 
 
-def test_only_training_takes_parts(variables):
-    def outputs(train):
+def test_statistics_of_chunks_are_the_batchs():
+    x = jax.random.normal(jax.random.key(2), (16, 2, 2, 6))
+    norm = model.BatchNorm(None)
+    variables = norm.init(jax.random.key(0), x, train=False)
+    got, want = (norm.apply(variables, x, train=True, mutable=["batch_stats"]) for x in (tuple(jnp.split(x, 3, -1)), x))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), got, want)
+
+
+def test_only_training_takes_chunks(variables):
+    def outputs(train, count=12):
         net, keep = model.Net(chunk_size=4), ["batch_stats", "intermediates"]
-        seen = net.apply(variables, images(12), train=train, mutable=keep, capture_intermediates=True)[1]
+        seen = jax.eval_shape(
+            lambda x: net.apply(variables, x, train=train, mutable=keep, capture_intermediates=True)[1], images(count)
+        )
         return jax.tree.map(jnp.shape, seen["intermediates"]["conv1"]["conv_1"]["__call__"][0])
 
     assert outputs(True) == ((16, 14, 14, 4),) * 3
+    assert outputs(True, 7) == (16, 14, 14, 7), "no equal chunks"
+    assert len(outputs(True, 128)) == model.MOST_CHUNKS, "128 / 4 would be more"
     assert outputs(False) == (16, 14, 14, 12)
 
 
-def test_platform_chooses_the_parts():
+def test_platform_chooses_the_chunks():
     assert model.create(ModelConfig(), platform="cpu").chunk_size == 64
     assert model.create(ModelConfig(), platform="cuda").chunk_size is None
     assert model.create(ModelConfig(), platform="tpu").chunk_size is None

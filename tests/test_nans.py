@@ -34,8 +34,10 @@ def poison(tree, *path):
     return {**tree, name: poison(tree[name], *rest) if rest else tree[name].at[(0,) * tree[name].ndim].set(jnp.nan)}
 
 
-@pytest.mark.parametrize("batch_size", [50, 128])
-@pytest.mark.parametrize(("block", "layer", "tensor"), [("conv2", "conv_1", "bias"), ("conv1", "norm_0", "scale")])
+@pytest.mark.parametrize(
+    ("batch_size", "block", "layer", "tensor"),
+    [(50, "conv2", "conv_1", "bias"), (128, "conv1", "conv_1", "bias"), (128, "conv1", "norm_0", "scale")],
+)
 def test_first_layer_of_many_is_named(lane, batch_size, block, layer, tensor):
     program, hyper, state, images = lane
     program = dataclasses.replace(program, config=dataclasses.replace(CONFIG, batch_size=batch_size))
