@@ -3,7 +3,9 @@
 from typing import Any
 
 from benchmarks.harness import Arm, Question, has_nvidia_gpu
+from jax_s6 import backend
 
+CORES = backend.cores()
 TORCH = {"torch": "torch"}
 
 
@@ -16,8 +18,8 @@ def torch(
     arrangement: str, mode: str, precision: str, quick: bool = False, cases: tuple[int, ...] | None = None
 ) -> Arm:
     settings: dict[str, Any] = {"mode": mode, "layout": "channels_last", "precision": precision}
-    settings |= {"threads": 2} if arrangement == "sequential" else {}
-    how = {"processes": "a process a core", "sequential": "one by one, 2 threads"}[arrangement]
+    settings |= {"threads" if arrangement == "sequential" else "processes": CORES}
+    how = {"processes": "a process a core", "sequential": f"one by one, {CORES} threads"}[arrangement]
     cuda = mode == "graph"
     entry = f"benchmarks.torch_sweep:{arrangement}"
     name = f"PyTorch {'CUDA graph' if cuda else mode} {precision}, {how}"
@@ -52,7 +54,7 @@ QUESTION = Question(
         Arm(
             "PyTorch torch.func ensemble",
             "benchmarks.torch_sweep:ensemble",
-            {"threads": 2},
+            {"threads": CORES},
             TORCH,
             peer=True,
             cases=vmapped_cases(2, 6),

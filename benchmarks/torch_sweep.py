@@ -2,7 +2,6 @@
 
 import contextlib
 import multiprocessing
-import os
 from typing import Any
 
 import torch
@@ -43,14 +42,13 @@ def sequential(
     return Task(run, work_done, parameters(trainer.net), losses, compile_seconds if mode == "compiled" else 0.0)
 
 
-def processes(*, lanes: int, mode: str, layout: str, precision: str, batch: int = 64) -> Task:
-    """A single-threaded process a core, each with its share of the lanes, one after another."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def processes(*, lanes: int, processes: int, mode: str, layout: str, precision: str, batch: int = 64) -> Task:
+    """Single-threaded processes, each with its share of the lanes, one after another."""
     context = multiprocessing.get_context("spawn")
     images = work.images_a_lane(lanes, batch, DEVICE)
     pipes, ready = [], []
-    for number in range(min(cores, lanes)):
-        share = (lanes - number - 1) // cores + 1
+    for number in range(min(processes, lanes)):
+        share = (lanes - number - 1) // processes + 1
         here, there = context.Pipe()
         settings = {"lanes": share, "batch": batch, "mode": mode, "layout": layout, "precision": precision}
         context.Process(target=_serve, args=(there, {**settings, "images": images}), daemon=True).start()

@@ -1,7 +1,9 @@
 """How many images a second does one network train on?"""
 
 from benchmarks.harness import Arm, Question
+from jax_s6 import backend
 
+CORES = backend.cores()
 TORCH = {"torch": "torch"}
 
 
@@ -14,7 +16,7 @@ def torch(mode: str, layout: str, threads: int, precision: str, cases: tuple[int
     how = "CUDA graph" if mode == "graph" else mode
     name = f"PyTorch {how} {layout} {threads} thread{'s' * (threads > 1)} {precision}"
     settings = {"mode": mode, "layout": layout, "threads": threads, "precision": precision}
-    quick = (mode, layout, threads) == ("eager", "channels_last", 2)
+    quick = (mode, layout, threads) == ("eager", "channels_last", CORES)
     entry = "benchmarks.torch_arms:train_step"
     cuda = mode == "graph"
     return Arm(name, entry, settings, TORCH, peer=True, precision=precision, cases=cases, quick=quick, cuda=cuda)
@@ -22,7 +24,7 @@ def torch(mode: str, layout: str, threads: int, precision: str, cases: tuple[int
 
 def torch_cases(mode: str, layout: str, threads: int) -> tuple[int, ...] | None:
     """The arrangements that are PyTorch's best run with more batches; each compilation takes half a minute."""
-    if (layout, threads) != ("channels_last", 2):
+    if (layout, threads) != ("channels_last", CORES):
         return (64,)
     return None if mode == "eager" else (64, 128, 512)
 
@@ -51,10 +53,10 @@ QUESTION = Question(
             torch(mode, layout, threads, precision, cases)
             for mode in ("eager", "compiled")
             for layout in ("contiguous", "channels_last")
-            for threads in (1, 2)
+            for threads in sorted({1, CORES})
             for precision in ("float32", "bf16")
             for cases in [torch_cases(mode, layout, threads)]
-            if mode == "eager" or threads == 2
+            if mode == "eager" or threads == CORES
         ),
         *(torch("graph", "channels_last", 1, precision, None) for precision in ("float32", "bf16")),
         keras("jax", "jax"),
