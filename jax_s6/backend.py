@@ -34,6 +34,11 @@ def chunk_size(target: str | None = None) -> int | None:
     return 64 if (target or jax.default_backend()) == "cpu" else None
 
 
+def few_operations(target: str | None = None) -> bool:
+    """Tells whether launching an operation costs more than its pass over small arrays: on GPU, where that was seen."""
+    return (target or jax.default_backend()) in ("gpu", "cuda", "rocm")
+
+
 MIN_PART = 64
 """Images: batches are split over CPU devices into parts of at least so many.
 

@@ -82,14 +82,14 @@ def train_epoch(
     def unpack(state: TrainState) -> TrainState:
         return state._replace(params=unravel_params(state.params), batch_stats=unravel_stats(state.batch_stats))
 
-    def step(state: TrainState, indices: jax.Array) -> tuple[TrainState, TrainMetrics]:
+    def step(state: TrainState, indices: jax.Array) -> tuple[TrainState, jax.Array]:
         images = train.images.at[indices].get(mode="promise_in_bounds")
         labels = train.labels.at[indices].get(mode="promise_in_bounds")
         state, metrics = steps.train_step(program, hyper, keys, unpack(state), images, labels)
-        return pack(state), metrics
+        return pack(state), jnp.stack(metrics)
 
     state, metrics = jax.lax.scan(step, pack(state), order)
-    return unpack(state), jax.tree.map(lambda x: x.sum(0), metrics)
+    return unpack(state), TrainMetrics(*metrics.sum(0))
 
 
 def evaluate(program: Program, state: TrainState, split: Split) -> Metrics:
@@ -179,9 +179,9 @@ class Trainer:
 
         def pass_over(hyper, state, number, train):
             shape = state.step.shape
-            count = jnp.full(shape, program.steps_per_epoch * program.config.batch_size, jnp.int32)
+            count = jnp.full(shape, program.steps_per_epoch * program.config.batch_size, jnp.float32)
             nan = jnp.full(shape, jnp.nan, jnp.float32)
-            return state, TrainMetrics(nan, jnp.zeros_like(count), count, nan, nan)
+            return state, TrainMetrics(nan, jnp.zeros_like(nan), count, nan, nan)
 
         @chex.assert_max_traces(n=1)
         def train(hyper, state, number, split):

@@ -110,6 +110,8 @@ class Conv3x3(nn.Module):
         kernel = self.param("kernel", init, (3, 3, in_channels, NUM_OUTPUTS))
         bias = per_channel(self.param("bias", init, (NUM_OUTPUTS,)), 5 if to_phases else 4)
         centre = None
+        if norm is not None and self.convolution == "im2col":
+            x, norm = jax.tree.map(norm, x), None
         if norm is not None:  # conv(scale (x - centre) + shift) = conv'(x - centre) + the response to shift
             sizes = (2 * height, 2 * width) if from_phases else (height, width)
             bias = bias + ops.constant_response(kernel, norm.shift, sizes, self.stride)
@@ -122,8 +124,8 @@ class Conv3x3(nn.Module):
                 return ops.conv3x3_to_phases(x, kernel, self.dtype)
             if from_phases:
                 return ops.conv3x3_from_phases(x, kernel, self.dtype)
-            conv3x3 = ops.conv3x3 if self.convolution == "matmul" else ops.conv3x3_xla
-            return conv3x3(x, kernel, self.stride, self.dtype)
+            conv3x3 = {"matmul": ops.conv3x3, "im2col": ops.conv3x3_im2col, "xla": ops.conv3x3_xla}
+            return conv3x3[self.convolution](x, kernel, self.stride, self.dtype)
 
         if self.recompute or isinstance(x, tuple):
             convolve = jax.checkpoint(convolve)
@@ -192,6 +194,8 @@ class Net(nn.Module):
         recompute: Whether the gradient makes a convolution's shifted copies once more, rather than keep them in memory.
         chunk_size: The first block takes a training batch in equal chunks of at least so many images, whose activations
             a CPU's cache holds; all at once if None.
+        few_operations: Whether to spend memory on fewer operations, which each cost a GPU a microsecond: the blocks
+            after the first, whose images are small, convolve by ``im2col`` in place of ``matmul``.
     """
 
     convolution: str = "matmul"
@@ -199,6 +203,7 @@ class Net(nn.Module):
     axis_name: str | None = None
     recompute: bool = False
     chunk_size: int | None = None
+    few_operations: bool = False
 
     @nn.compact
     def __call__(
@@ -221,13 +226,16 @@ class Net(nn.Module):
         """
         x = images if jnp.issubdtype(images.dtype, jnp.floating) else images.astype(jnp.float32)
         x = (x.transpose(3, 1, 2, 0) / 255 - MEAN) / STD
+        if self.few_operations:  # XLA:GPU would gather each pixel anew, across the images, for each of its copies
+            x = jax.lax.optimization_barrier(x)
         numbers = jnp.arange(1, 4, dtype=jnp.uint32)
         block_keys: Any = [None] * 3
         if dropout_keys is not None:
             block_keys = jax.vmap(jax.vmap(jax.random.fold_in, (0, None)), (None, 0))(dropout_keys, numbers)
         for number, (rate, keys) in enumerate(zip(dropout_rates, block_keys, strict=True), start=1):
-            settings = (self.convolution, self.dtype, self.axis_name, self.recompute, self.chunk_size)
-            block = Block(number < 3, *settings, name=f"conv{number}")
+            im2col = self.few_operations and self.convolution == "matmul" and number > 1
+            settings = (self.dtype, self.axis_name, self.recompute, self.chunk_size)
+            block = Block(number < 3, "im2col" if im2col else self.convolution, *settings, name=f"conv{number}")
             x = block(x, train, rate, keys)
         return x.mean((1, 2)).T
 
@@ -237,7 +245,7 @@ def create(
 ) -> Net:
     """Makes the module that a configuration asks for on a platform (the default backend's if None)."""
     how = backend.convolution(config, platform), backend.operand_dtype(config, platform)
-    return Net(*how, axis_name, recompute, backend.chunk_size(platform))
+    return Net(*how, axis_name, recompute, backend.chunk_size(platform), backend.few_operations(platform))
 
 
 def init(key: chex.PRNGKey) -> dict[str, Any]:

@@ -22,7 +22,7 @@ class Metrics(NamedTuple):
 
 
 class TrainMetrics(NamedTuple):
-    """Sums over the images of training steps, scalars like those of ``Metrics``.
+    """Sums over the images of training steps, float32 scalars: one vector a step. Counts are exact to 2**24 images.
 
     Attributes:
         loss: Before the steps' updates.
@@ -52,7 +52,8 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, num_classes: int, smooth
         float32 ``[batch]``.
     """
     log_probs = jax.nn.log_softmax(logits)
-    nll = -jnp.take_along_axis(log_probs, labels[:, None], axis=1)[:, 0]
+    is_label = jax.nn.one_hot(labels, log_probs.shape[1], dtype=bool)
+    nll = -jnp.where(is_label, log_probs, 0.0).sum(1)  # a gather's gradient would be a scatter
     return (1 - smoothing) * nll - smoothing * log_probs[:, :num_classes].mean(1)
 
 
@@ -64,7 +65,7 @@ def loss_fn(
     images: jax.Array,
     labels: jax.Array,
     dropout_keys: chex.PRNGKey | None,
-) -> tuple[jax.Array, tuple[Any, Metrics]]:
+) -> tuple[jax.Array, tuple[Any, jax.Array]]:
     """Computes this device's share of the batch's mean loss.
 
     Args:
@@ -77,7 +78,8 @@ def loss_fn(
         dropout_keys: ``[batch]``, or None.
 
     Returns:
-        The share, which added over the batch axis is the mean loss; then the new statistics, and the part's sums.
+        The share, which added over the batch axis is the mean loss; then the new statistics, and the part's
+        sums of losses and of right answers, float32 ``[2]``.
     """
     logits, updates = program.net().apply(
         {"params": params, "batch_stats": batch_stats},
@@ -88,8 +90,8 @@ def loss_fn(
         mutable=["batch_stats"],
     )
     loss = cross_entropy(logits, labels, program.num_classes, hyper.label_smoothing).sum()
-    metrics = Metrics(loss, (logits.argmax(1) == labels).sum(), jnp.int32(labels.size))
-    return loss / program.config.batch_size, (updates["batch_stats"], metrics)
+    correct = (logits.argmax(1) == labels).sum(dtype=loss.dtype)
+    return loss / program.config.batch_size, (updates["batch_stats"], jnp.stack([loss, correct]))
 
 
 def train_step(
@@ -123,19 +125,17 @@ def train_step(
         strengths = annealed(hyper, state.step.astype(jnp.float32) / program.num_steps)
         images = augment(used[0], images, strengths)
     dropout_keys = used[-1] if config.model.uses_dropout else None
-    (_, (batch_stats, metrics)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+    (_, (batch_stats, sums)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
         state.params, state.batch_stats, program, hyper, images, labels, dropout_keys
     )
     flat_grads, unravel = jax.flatten_util.ravel_pytree(grads)
     if program.axis_name is not None:  # one sum over the devices, since each costs its latency
-        sums = jnp.stack([metrics.loss, metrics.correct.astype(jnp.float32)])
         total = jax.lax.psum(jnp.concatenate([flat_grads, sums]), program.axis_name)
-        flat_grads, (loss, correct) = total[:-2], total[-2:]
-        count = metrics.count * jax.lax.axis_size(program.axis_name)
-        metrics = Metrics(loss, correct.astype(jnp.int32), count)
+        flat_grads, sums = total[:-2], total[-2:]
+    loss, correct = sums
     updates, opt_state = program.optimizer(hyper).update(unravel(flat_grads), state.opt_state, state.params)
     flat_updates = jax.flatten_util.ravel_pytree(updates)[0]
-    diverged_at = jnp.where((state.diverged_at < 0) & ~jnp.isfinite(metrics.loss), state.step, state.diverged_at)
+    diverged_at = jnp.where((state.diverged_at < 0) & ~jnp.isfinite(loss), state.step, state.diverged_at)
     alive = diverged_at < 0
     params = unravel(jax.flatten_util.ravel_pytree(state.params)[0] + jnp.where(alive, flat_updates, 0.0))
     flat_stats, unravel_stats = jax.flatten_util.ravel_pytree(batch_stats)
@@ -145,8 +145,9 @@ def train_step(
         (state.step, jax.flatten_util.ravel_pytree(state.batch_stats)[0], state.opt_state),
     )
     batch_stats = unravel_stats(flat_stats)
-    norms = (metrics.count.astype(jnp.float32) * jnp.linalg.norm(flat) for flat in (flat_grads, flat_updates))
-    return TrainState(step, params, batch_stats, opt_state, diverged_at), TrainMetrics(*metrics, *norms)
+    count = jnp.float32(config.batch_size)
+    norms = (count * jnp.linalg.norm(flat) for flat in (flat_grads, flat_updates))
+    return TrainState(step, params, batch_stats, opt_state, diverged_at), TrainMetrics(loss, correct, count, *norms)
 
 
 def eval_step(program: Program, state: TrainState, images: jax.Array, labels: jax.Array, valid: jax.Array) -> Metrics:

@@ -1,6 +1,7 @@
 """The network: sizes, statistics, dropout, and independence of how the batch is split."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -45,14 +46,14 @@ def test_initial_weights_are_uniform_within_pytorchs_bound(variables):
 
 
 @pytest.mark.parametrize("size", [28, 27, 12])
-def test_both_convolutions_give_the_same_network(variables, size):
+def test_all_arrangements_give_the_same_network(variables, size):
     outputs = []
-    for convolution in ("matmul", "xla"):
-        net = model.Net(convolution)
+    for net in (model.Net("matmul"), model.Net("matmul", few_operations=True), model.Net("xla")):
         apply = jax.jit(lambda x, net=net: net.apply(variables, x, train=True, mutable=["batch_stats"]))
         logits, updates = apply(images(6, size))
         outputs.append((logits, updates["batch_stats"]))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *outputs)
+    for output in outputs[1:]:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), output, outputs[0])
 
 
 def test_running_variance_is_unbiased(variables):
@@ -143,6 +144,21 @@ def test_platform_chooses_the_chunks():
     assert model.create(ModelConfig(), platform="cpu").chunk_size == 64
     assert model.create(ModelConfig(), platform="cuda").chunk_size is None
     assert model.create(ModelConfig(), platform="tpu").chunk_size is None
+
+
+def test_platform_chooses_fewer_operations():
+    made = {platform: model.create(ModelConfig(), platform=platform) for platform in ("cpu", "gpu", "cuda", "tpu")}
+    assert [name for name, net in made.items() if net.few_operations] == ["gpu", "cuda"]
+
+
+@pytest.mark.parametrize("few_operations", [False, True])
+def test_small_images_are_convolved_in_one_product_where_operations_cost(variables, few_operations):
+    net = model.Net(few_operations=few_operations)
+    text = jax.jit(net.apply).lower(variables, images(8)).as_text()
+    sizes = [int(size) for size in re.findall(r"dot_general.*\(tensor<16x144xf32>, tensor<144x(\d+)xf32>", text)]
+    assert sizes == ([7 * 7 * 8, 4 * 4 * 8, 2 * 2 * 8, 1 * 1 * 8] if few_operations else [])
+    written = re.findall(r"optimization_barrier .*: tensor<(.*)xf32>", text)
+    assert ("1x28x28x8" in written) == few_operations
 
 
 def test_platform_chooses_the_convolution():

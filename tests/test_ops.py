@@ -45,7 +45,7 @@ def value_and_vjp(function, *args):
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("convolve", [ops.conv3x3, ops.conv3x3_xla])
+@pytest.mark.parametrize("convolve", [ops.conv3x3, ops.conv3x3_im2col, ops.conv3x3_xla])
 @pytest.mark.parametrize(("size", "stride"), [(28, 1), (28, 2), (7, 1), (7, 2), (4, 2), (2, 1), (2, 2), (1, 1)])
 def test_convolution_and_its_gradients(convolve, size, stride, dtype):
     x, kernel = random(0, (16, size, size, 5)), random(1, (3, 3, 16, 16))
@@ -79,9 +79,10 @@ def test_convolutions_agree_under_vmap(stride):
     x, kernels = random(0, (3, 16, 6, 6, 5)), random(1, (3, 3, 3, 16, 16))
     results = [
         value_and_vjp(jax.vmap(lambda x, k, f=convolve: f(x, k, stride)), x, kernels)
-        for convolve in (ops.conv3x3, ops.conv3x3_xla)
+        for convolve in (ops.conv3x3_xla, ops.conv3x3, ops.conv3x3_im2col)
     ]
-    assert_close(*results, 1e-5)
+    for result in results[1:]:
+        assert_close(result, results[0], 1e-5)
 
 
 @settings(max_examples=4, deadline=None)

@@ -64,18 +64,17 @@ def test_parameters_are_as_many_and_convert_both_ways(nets):
         np.testing.assert_array_equal(back[name], value.numpy())
 
 
-@pytest.mark.parametrize("convolution", ["matmul", "xla"])
-def test_evaluation_logits(nets, batches, convolution):
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])  # each gets another arrangement; all run here
+def test_evaluation_logits(nets, batches, platform):
     net, variables = nets
     with torch.no_grad():
         want = net.eval()(to_torch(*batches[0])[0])
-    got = jax.jit(model.Net(convolution).apply)(variables, batches[0][0])
+    got = jax.jit(model.create(ModelConfig(), platform=platform).apply)(variables, batches[0][0])
     assert relative_error(got, want) < 1e-5
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-@pytest.mark.parametrize("convolution", ["matmul", "xla"])
-def test_training_logits_loss_gradients_and_statistics(nets, batches, convolution, smoothing):
+@pytest.mark.parametrize(("platform", "smoothing"), [("cpu", 0.0), ("cpu", 0.1), ("cuda", 0.1), ("tpu", 0.0)])
+def test_training_logits_loss_gradients_and_statistics(nets, batches, platform, smoothing):
     net, variables = nets
     (images, labels), (x, y) = batches[0], to_torch(*batches[0])
     logits = net.train()(x)
@@ -86,14 +85,15 @@ def test_training_logits_loss_gradients_and_statistics(nets, batches, convolutio
         torch.testing.assert_close(loss, torch.nn.functional.nll_loss(log_probs, y))
     loss.backward()
 
-    config = TrainConfig(batch_size=BATCH, label_smoothing=smoothing, model=ModelConfig(convolution=convolution))
+    config = TrainConfig(batch_size=BATCH, label_smoothing=smoothing)
+    program = Program(config, 60_000, platform=platform)
     hyper = Hyperparameters(*map(jnp.float32, Hyperparameters.of(config)))
 
     @jax.jit
     def run(params, batch_stats):
         loss_and_grads = jax.value_and_grad(steps.loss_fn, has_aux=True)
-        logits, _ = model.Net(convolution).apply(variables, images, train=True, mutable=["batch_stats"])
-        return loss_and_grads(params, batch_stats, Program(config, 60_000), hyper, images, labels, None), logits
+        logits, _ = program.net().apply(variables, images, train=True, mutable=["batch_stats"])
+        return loss_and_grads(params, batch_stats, program, hyper, images, labels, None), logits
 
     ((got_loss, (batch_stats, _)), grads), got_logits = run(variables["params"], variables["batch_stats"])
     assert relative_error(got_logits, logits.detach()) < 1e-5
