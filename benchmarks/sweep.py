@@ -20,9 +20,9 @@ def torch(
     settings: dict[str, Any] = {"mode": mode, "layout": "channels_last", "precision": precision}
     settings |= {"threads" if arrangement == "sequential" else "processes": CORES}
     how = {"processes": "a process a core", "sequential": f"one by one, {CORES} threads"}[arrangement]
-    cuda = mode == "graph"
+    cuda = mode.endswith("graph")
     entry = f"benchmarks.torch_sweep:{arrangement}"
-    name = f"PyTorch {'CUDA graph' if cuda else mode} {precision}, {how}"
+    name = f"PyTorch {mode.replace('graph', 'CUDA graph')} {precision}, {how}"
     return Arm(name, entry, settings, TORCH, peer=True, precision=precision, cases=cases, quick=quick, cuda=cuda)
 
 
@@ -48,7 +48,8 @@ QUESTION = Question(
                 ("processes", "eager", None),
                 ("sequential", "eager", (1, 2, 6)),
                 ("processes", "compiled", (6,)),
-                ("sequential", "graph", (1, 2, 6, 16, 64)),
+                ("sequential", "eager graph", (1, 2, 6, 16, 64)),
+                ("sequential", "compiled graph", (6,)),
             )
         ),
         Arm(

@@ -60,10 +60,10 @@ class Trainer:
 class GraphTrainer(Trainer):
     """The same step recorded once as a CUDA graph, and replayed: no launch waits for Python."""
 
-    def __init__(self, layout: str, precision: str):
+    def __init__(self, mode: str, layout: str, precision: str):
         """Makes the network; the first step records the graph."""
         self._graph: torch.cuda.CUDAGraph | None = None
-        super().__init__("eager", layout, precision)
+        super().__init__(mode, layout, precision)
 
     def restart(self, learning_rate: float = work.LEARNING_RATE) -> None:
         """Begins another run, in the memory that the graph knows and at the rate that it was recorded with."""
@@ -99,8 +99,9 @@ class GraphTrainer(Trainer):
 
 
 def make_trainer(mode: str, layout: str, precision: str) -> Trainer:
-    """Makes the Trainer of a mode: eager, compiled or graph."""
-    return GraphTrainer(layout, precision) if mode == "graph" else Trainer(mode, layout, precision)
+    """Makes the Trainer of a mode: eager, compiled, or one of these as a CUDA graph: ``eager graph`` and so on."""
+    mode, _, graph = mode.partition(" ")
+    return (GraphTrainer if graph else Trainer)(mode, layout, precision)
 
 
 def make_batches(batch: int, count: int, layout: str) -> Batches:
@@ -140,7 +141,7 @@ def train_step(*, batch: int, mode: str, layout: str, threads: int, precision: s
                 trainer.step(*pair)
         synchronise()
 
-    compile_seconds = compile_seconds if mode == "compiled" else 0.0
+    compile_seconds = compile_seconds if mode.startswith("compiled") else 0.0
     return Task(run, 8 * batch, parameters(trainer.net), losses, compile_seconds, profile=lambda f: profiled(run, f))
 
 

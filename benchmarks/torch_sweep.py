@@ -39,7 +39,8 @@ def sequential(
         synchronise()
 
     work_done = lanes * len(batches) * batch
-    return Task(run, work_done, parameters(trainer.net), losses, compile_seconds if mode == "compiled" else 0.0)
+    compile_seconds = compile_seconds if mode.startswith("compiled") else 0.0
+    return Task(run, work_done, parameters(trainer.net), losses, compile_seconds)
 
 
 def processes(*, lanes: int, processes: int, mode: str, layout: str, precision: str, batch: int = 64) -> Task:

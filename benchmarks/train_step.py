@@ -1,9 +1,9 @@
 """How many images a second does one network train on?"""
 
-from benchmarks.harness import Arm, Question
+from benchmarks.harness import Arm, Question, has_nvidia_gpu
 from jax_s6 import backend
 
-CORES = backend.cores()
+CORES, GPU = backend.cores(), has_nvidia_gpu()
 TORCH = {"torch": "torch"}
 
 
@@ -13,12 +13,11 @@ def ours(name: str, quick: bool = False, cases: tuple[int, ...] | None = None, *
 
 
 def torch(mode: str, layout: str, threads: int, precision: str, cases: tuple[int, ...] | None = (64, 128)) -> Arm:
-    how = "CUDA graph" if mode == "graph" else mode
-    name = f"PyTorch {how} {layout} {threads} thread{'s' * (threads > 1)} {precision}"
+    name = f"PyTorch {mode.replace('graph', 'CUDA graph')} {layout} {threads} thread{'s' * (threads > 1)} {precision}"
     settings = {"mode": mode, "layout": layout, "threads": threads, "precision": precision}
     quick = (mode, layout, threads) == ("eager", "channels_last", CORES)
     entry = "benchmarks.torch_arms:train_step"
-    cuda = mode == "graph"
+    cuda = mode.endswith("graph")
     return Arm(name, entry, settings, TORCH, peer=True, precision=precision, cases=cases, quick=quick, cuda=cuda)
 
 
@@ -47,7 +46,7 @@ QUESTION = Question(
         ours("ours float32 with augmentation", cases=(64, 128), augmented=True),
         ours("ours, xla convolution", cases=(64,), convolution="xla"),
         Arm("Flax nn.Conv, jit a step", "benchmarks.flax_arms:train_step", peer=True, cases=(64,)),
-        Arm("Flax nn.Conv in a scan", "benchmarks.flax_arms:train_scan", peer=True, cases=(64,)),
+        Arm("Flax nn.Conv in a scan", "benchmarks.flax_arms:train_scan", peer=True, cases=None if GPU else (64,)),
         Arm("lax.conv NCHW, jit a step", "benchmarks.lax_arms:train_step", peer=True, cases=(64,)),
         *(
             torch(mode, layout, threads, precision, cases)
@@ -58,7 +57,11 @@ QUESTION = Question(
             for cases in [torch_cases(mode, layout, threads)]
             if mode == "eager" or threads == CORES
         ),
-        *(torch("graph", "channels_last", 1, precision, None) for precision in ("float32", "bf16")),
+        *(
+            torch(f"{mode} graph", "channels_last", 1, precision, None)
+            for mode in ("eager", "compiled")
+            for precision in ("float32", "bf16")
+        ),
         keras("jax", "jax"),
         keras("torch", "torch"),
         keras("tensorflow", "tensorflow"),
