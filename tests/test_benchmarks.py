@@ -1,6 +1,7 @@
 """The benchmark suite's harness: what it computes, refuses and writes. No timing is judged."""
 
 import dataclasses
+import importlib
 import json
 import statistics
 import threading
@@ -12,7 +13,7 @@ from benchmarks import __main__ as command
 from benchmarks import harness, report, results, work
 from benchmarks.harness import Arm, Options, Outcome, Question, Session
 from benchmarks.process import WorkerError
-from jax_s6 import cli, model
+from jax_s6 import backend, cli, model
 
 FAKE = "tests.fake_arm:prepare"
 
@@ -185,6 +186,19 @@ def test_every_question_loads_and_its_arms_have_distinct_names():
             assert set(arm.cases or ()) <= set(question.cases), arm.name
 
 
+@pytest.mark.parametrize("cores", [1, 4])
+def test_pytorch_gets_all_cores(monkeypatch, cores):
+    questions = {name: importlib.import_module(f"benchmarks.{name}") for name in ("train_step", "sweep")}
+    with monkeypatch.context() as patch:
+        patch.setattr(backend, "cores", lambda: cores)
+        arms = [arm for module in questions.values() for arm in importlib.reload(module).QUESTION.arms]
+    for module in questions.values():
+        importlib.reload(module)
+    settings = [arm.settings for arm in arms if arm.name.startswith("PyTorch") and "graph" not in arm.name]
+    assert {found["threads"] for found in settings if "threads" in found} == {1, cores}
+    assert {found["processes"] for found in settings if "processes" in found} == {cores}
+
+
 def test_quick_has_a_short_form_of_what_matters():
     chosen = {s.question.name: s for s in command.select(command.Command(quick=True)) if s.cases and s.arms}
     assert {"train_step", "sweep", "epoch", "predict"} <= chosen.keys()
@@ -355,6 +369,18 @@ def test_our_arm_has_the_reference_losses():
     for precision, augmented in (("float32", True), ("bf16", False)):
         losses = ours.check_losses(ours.make_config(64, precision, augmented=augmented), mesh)
         harness.check_losses({"losses": losses}, want, harness.TOLERANCES[precision])
+
+
+@pytest.mark.torch
+def test_pytorchs_modes(monkeypatch):
+    torch = pytest.importorskip("torch")
+    from benchmarks import torch_arms
+
+    monkeypatch.setattr(torch, "compile", lambda function: "compiled")  # importing its compiler takes seconds
+    for mode in ("eager", "compiled", "eager graph", "compiled graph"):
+        trainer = torch_arms.make_trainer(mode, "contiguous", "float32")
+        assert type(trainer) is (torch_arms.GraphTrainer if "graph" in mode else torch_arms.Trainer)
+        assert (trainer._loss == "compiled") == ("compiled" in mode)
 
 
 def test_recipe_that_pytorch_lacks_is_refused():

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_s6 import backend, loop
+from jax_s6 import backend, loop, model, steps
 from jax_s6.config import RECIPES, AugmentConfig, Hyperparameters, ModelConfig, TrainConfig
 from jax_s6.state import Program, create_train_state
 
@@ -162,7 +162,7 @@ def test_divergence_freezes_a_lane_and_touches_no_other(bars, alone):
 
 
 @pytest.mark.parametrize("batch_devices", [1, 2])
-def test_norms_are_those_of_gradient_and_update(bars, batch_devices):
+def test_metrics_are_those_of_the_step(bars, batch_devices):
     config = dataclasses.replace(GENTLE, augment=AugmentConfig(), model=ModelConfig())  # which compile for long
     hyper = Hyperparameters.of(config)
     state, [metrics] = run(bars, [hyper], batch_devices=batch_devices, config=config, count=32)  # one step
@@ -174,6 +174,12 @@ def test_norms_are_those_of_gradient_and_update(bars, batch_devices):
     rate = hyper.learning_rate * hyper.initial_fraction  # Nesterov's first step: rate (1 + momentum) gradient
     first = rate * (1 + hyper.momentum) * values["train_gradient_norm"][0]
     assert values["train_update_norm"][0] == pytest.approx(first, rel=1e-5)
+    variables = {"params": before.params, "batch_stats": before.batch_stats}
+    apply = jax.jit(lambda images: model.Net().apply(variables, images, train=True, mutable=["batch_stats"])[0])
+    logits, labels = apply(bars.train_images[:32]), bars.train_labels[:32]
+    losses = steps.cross_entropy(logits, labels, 10, hyper.label_smoothing)
+    assert values["train_loss"][0] == pytest.approx(float(losses.mean()), rel=1e-5)
+    assert values["train_accuracy"][0] == (np.argmax(logits, 1) == labels).mean()
 
 
 def test_same_seed_means_same_weights_order_and_masks():

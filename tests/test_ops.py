@@ -74,6 +74,13 @@ def test_convolution_from_phases(size, dtype):
     assert_close(got, value_and_vjp(whole, x, kernel), TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize("platform", ["cpu", "cuda"])
+def test_weights_are_gathered_on_cpu_only(platform):
+    x, kernel = jnp.zeros((16, 6, 6, 5)), jnp.zeros((3, 3, 16, 16))
+    exported = jax.export.export(jax.jit(lambda x, k: ops.conv3x3_im2col(x, k, 1)), platforms=[platform])(x, kernel)
+    assert ("stablehlo.gather" in exported.mlir_module()) == (platform == "cpu")
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 def test_convolutions_agree_under_vmap(stride):
     x, kernels = random(0, (3, 16, 6, 6, 5)), random(1, (3, 3, 3, 16, 16))
