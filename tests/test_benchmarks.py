@@ -366,8 +366,8 @@ def test_our_arm_has_the_reference_losses():
     with jax.enable_x64(True):
         want = lax_arms.reference(batch=64, kind="train").losses
     mesh = loop.make_mesh(jax.devices()[:1])
-    for precision, augmented in (("float32", True), ("bf16", False)):
-        losses = ours.check_losses(ours.make_config(64, precision, augmented=augmented), mesh)
+    for precision in ("float32", "bf16"):
+        losses = ours.check_losses(ours.make_config(64, precision), mesh)
         harness.check_losses({"losses": losses}, want, harness.TOLERANCES[precision])
 
 
@@ -446,9 +446,10 @@ def test_our_lanes_share_batches_over_the_devices_that_an_arm_names():
     assert [devices(None), devices(1), devices(2)] == [1, 1, 2]
 
 
-def test_a_sweep_is_traced(tmp_path):
+def test_a_sweep_is_traced(tmp_path, monkeypatch):
     from benchmarks import ours, roofline_arms
 
+    monkeypatch.setattr(ours, "check_losses", lambda *_: [])  # another program to compile
     task = ours.sweep(lanes=2, batch=16, images=16)
     assert task.profile is not None
     task.profile(str(tmp_path))

@@ -45,7 +45,7 @@ def test_initial_weights_are_uniform_within_pytorchs_bound(variables):
         assert np.abs(variables["params"][block]["conv_0"]["bias"]).max() <= fan_in**-0.5
 
 
-@pytest.mark.parametrize("size", [28, 27, 12])
+@pytest.mark.parametrize("size", [27, 12])  # 28 is compared with PyTorch
 def test_all_arrangements_give_the_same_network(variables, size):
     outputs = []
     for net in (model.Net("matmul"), model.Net("matmul", few_operations=True), model.Net("xla")):
