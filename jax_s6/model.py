@@ -94,7 +94,7 @@ class BatchNorm(nn.Module):
 
 
 class Conv3x3(nn.Module):
-    """A 3x3 convolution with padding 1 and a bias, then ReLU."""
+    """A 3x3 convolution with padding 1 and a bias, then ReLU; ``convolution`` is ``matmul``, ``im2col`` or ``xla``."""
 
     stride: int
     convolution: str
@@ -111,8 +111,8 @@ class Conv3x3(nn.Module):
         bias = per_channel(self.param("bias", init, (NUM_OUTPUTS,)), 5 if to_phases else 4)
         centre = None
         if norm is not None and self.convolution == "im2col":
-            x, norm = jax.tree.map(norm, x), None
-        if norm is not None:  # conv(scale (x - centre) + shift) = conv'(x - centre) + the response to shift
+            x = jax.tree.map(norm, x)
+        elif norm is not None:  # conv(scale (x - centre) + shift) = conv'(x - centre) + the response to shift
             sizes = (2 * height, 2 * width) if from_phases else (height, width)
             bias = bias + ops.constant_response(kernel, norm.shift, sizes, self.stride)
             kernel = kernel * norm.scale.reshape(1, 1, -1, 1)
