@@ -277,6 +277,21 @@ def test_hover_shows_values_and_sections_are_filled(open_page):
 
 
 @pytest.mark.chromium
+def test_lines_are_named_and_numbers_have_the_same_decimals(open_page):
+    page = open_page()
+
+    def legend(chart):
+        return [name for name in page.locator(f"#{chart} .u-legend .u-label").all() if name.is_visible()]
+
+    assert [name.inner_text() for name in legend("calibration")] == ["perfect", "accuracy"]
+    assert [name.inner_text() for name in legend("part1")] == [f"rate {rate}" for rate in (0.1, 0.2, 0.5, 0.8, 1, 2)]
+    assert [name.inner_text() for name in legend("rates")] == ["first <!--<script><b>run, mean", "grid, mean"]
+    assert not legend("curves")  # its lanes are listed beside boxes
+    assert page.evaluate("writeTicks([98.5, 99, null], false)") == ["98.5", "99.0", None]
+    assert page.evaluate("writeTicks([0.015, 1, 100], true)") == ["0.015", "1", "100"]
+
+
+@pytest.mark.chromium
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_shows_all_of_it_in_both_schemes(scheme, open_page):
     page = open_page(PHONE, color_scheme=scheme, has_touch=True)

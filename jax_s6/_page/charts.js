@@ -7,23 +7,29 @@ const colourOf = (name) => getComputedStyle(document.documentElement).getPropert
 /** A colour for the k-th of n lines, told apart in both schemes. */
 const lineColour = (k, n) => `hsl(${Math.round(265 - (225 * k) / Math.max(1, n - 1))} 70% ${dark.matches ? 62 : 42}%)`;
 
-/** Draws or redraws a chart. lines: [{label, values, colour, shown, points, dash}]; labels: {x, y, describe(value)}. */
+/** Writes an axis's numbers: a linear one's all with the same decimals. */
+function writeTicks(splits, log) {
+  const short = splits.map((v) => (v == null ? null : `${+v.toPrecision(4)}`));
+  const decimals = Math.max(0, ...short.map((text) => (text?.split(".")[1] ?? "").length));
+  return log ? short : splits.map((v) => v?.toFixed(decimals) ?? null);
+}
+
+/** Draws or redraws a chart. lines: [{label, values, colour, shown, points, dash}]; labels: {x, y, legend, describe(value)}. */
 function drawChart(id, x, lines, labels) {
   charts.set(id, { x, lines, labels });
   const host = document.getElementById(id), tip = Object.assign(document.createElement("div"), { className: "tip" });
   const axis = { stroke: colourOf("--soft"), grid: { stroke: colourOf("--line"), width: 1 }, ticks: { stroke: colourOf("--line") } };
   const size = () => ({ width: Math.max(240, host.clientWidth), height: host.clientWidth < 480 ? 260 : 340 });
-  const powers = (u, splits) => splits.map((v) => (v == null ? null : `${+v.toPrecision(3)}`));
   host.chart?.destroy();
   host.replaceChildren(tip);
   const plot = new uPlot({
-    ...size(), legend: { show: false }, padding: [8, 12, 0, 0],
+    ...size(), legend: { show: labels.legend === true, live: false }, padding: [8, 12, 0, 0],
     scales: { x: { time: false, distr: labels.logX ? 3 : 1, ...(labels.logX ? { range: (_, low, high) => [low / 1.15, high * 1.15] } : {}) }, y: { distr: labels.logY ? 3 : 1 } },
-    axes: [{ ...axis, label: labels.x, values: powers, ...(labels.wholeX ? { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000] } : {}),
-      ...(labels.logX && x.length <= 12 ? { splits: () => x, filter: (_, splits) => splits } : {}) }, { ...axis, label: labels.y, size: 66, values: powers }],
+    axes: [{ ...axis, label: labels.x, values: (_, splits) => writeTicks(splits, labels.logX), ...(labels.wholeX ? { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000] } : {}),
+      ...(labels.logX && x.length <= 12 ? { splits: () => x, filter: (_, splits) => splits } : {}) }, { ...axis, label: labels.y, size: 66, values: (_, splits) => writeTicks(splits, labels.logY) }],
     cursor: { drag: { x: true, y: false }, focus: { prox: 1e6 } },
     series: [{}, ...lines.map((line) => ({
-      label: line.label, show: line.shown !== false, stroke: line.colour, width: line.points ? 0 : 2, dash: line.dash,
+      label: line.label, class: line.points ? "points" : "line", show: line.shown !== false, stroke: line.colour, width: line.points ? 0 : 2, dash: line.dash,
       spanGaps: true, paths: line.points ? () => null : undefined, points: { show: line.points || x.length < 60, size: 6, fill: line.colour },
     }))],
     hooks: { setCursor: [(u) => showTip(u, tip, lines, labels)] },

@@ -145,7 +145,7 @@ function showCalibration() {
   drawChart("calibration", bins.map((bin) => bin.confidence), [
     { label: "perfect", values: bins.map((bin) => bin.confidence), colour: colourOf("--soft"), dash: [6, 4] },
     { label: "accuracy", values: bins.map((bin) => bin.accuracy), colour: colourOf("--accent") },
-  ], { x: "confidence", y: "accuracy", describe: (v, k) => `${percent(v)} of ${bins[k].count} images` });
+  ], { x: "confidence", y: "accuracy", legend: true, describe: (v, k) => `${percent(v)} of ${bins[k].count} images` });
 }
 
 // --- the lanes' part ---
@@ -202,13 +202,13 @@ function showRates() {
     const dots = most < 2 ? [] : Array.from({ length: Math.min(40, most) }, (_, k) => ({ label: `${name}, lane`, values: scores.map((s) => s[k] ?? null), colour, points: true }));
     return [{ label: `${name}, mean`, values: mean, colour }, ...dots];
   });
-  drawChart("rates", rates, lines, { x: "learning rate", y: "final test accuracy, %", logX: rates[0] > 0 });
+  drawChart("rates", rates, lines, { x: "learning rate", y: "final test accuracy, %", logX: rates[0] > 0, legend: names.length > 1 });
 }
 
 function showPart1() {
   const { learning_rates: rates, errors } = report.part1;
   drawChart("part1", errors[0].map((_, k) => k), rates.map((rate, k) => ({ label: `rate ${rate}`, values: errors[k], colour: lineColour(k, rates.length) })),
-    { x: "iteration", y: "error E", wholeX: true });
+    { x: "iteration", y: "error E", wholeX: true, legend: true });
 }
 
 find("about").textContent = report.about;
