@@ -7,7 +7,7 @@ import numpy as np
 from benchmarks import work
 from benchmarks.jax_tools import compile_timed, count, trace
 from benchmarks.worker import Task
-from jax_s6 import predict_model, weights
+from jax_s6 import backend, predict_model, weights
 from jax_s6.config import ModelConfig
 
 
@@ -21,6 +21,7 @@ def loss_of(logits: np.ndarray, labels: np.ndarray) -> float:
 
 def ours(*, batch: int, precision: str = "float32", convolution: str = "auto") -> Task:
     """One device, as ``predict_model.Model`` has it; images come from the host each time."""
+    backend.use_cpu_devices()
     config = ModelConfig(convolution=convolution, precision=precision)  # pyright: ignore[reportArgumentType]
     variables = weights.from_torch_state_dict(work.state_dict())
     images, labels = work.digits(batch)

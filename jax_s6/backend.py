@@ -123,6 +123,12 @@ def judged_at_once(count: int) -> int:
     return min(count, 64) if jax.default_backend() == "cpu" else count
 
 
+def judging_devices(num_parts: int) -> list[jax.Device]:
+    """Chooses devices of this process that judge so many parts of a batch, each as many."""
+    found = jax.local_devices()
+    return found[: equal_parts(num_parts, len(found), 1)]
+
+
 def cpu_flags() -> set[str]:
     """Returns the processor's feature flags as Linux names them; empty elsewhere."""
     try:

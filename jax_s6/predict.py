@@ -64,6 +64,7 @@ def main(args: Sequence[str] | None = None) -> None:
     if command.sheet is not None:
         _check_sheet(command.sheet, files)
     network = load_model(command.run)
+    backend.use_cpu_devices()
     backend.use_compilation_cache(data_cache.cache_folder())
     show = _as_json if command.json else _as_text
     shown, count = [], 0

@@ -9,6 +9,8 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
 from jax_s6 import backend, model, weights
 from jax_s6.config import ModelConfig
@@ -80,7 +82,8 @@ def make_apply(variables: Mapping[str, Any], config: ModelConfig | None = None) 
     """Makes the compiled network.
 
     Its weights are constants of the program: to pass 36 arrays takes as long as to judge an image. On CPU, large
-    batches are judged in parts whose activations stay in the cache, five times as fast as at once.
+    batches are judged in parts whose activations stay in the cache, five times as fast as at once, and by as many
+    devices as divide the parts.
 
     Args:
         variables: ``{"params": ..., "batch_stats": ...}``.
@@ -95,12 +98,17 @@ def make_apply(variables: Mapping[str, Any], config: ModelConfig | None = None) 
     def apply(images: jax.Array) -> Any:
         return net.apply(variables, images)
 
+    @jax.jit
     def in_parts(images: jax.Array) -> jax.Array:
         part = backend.judged_at_once(len(images))
         parts = images.reshape(-1, part, *images.shape[1:])
-        return jax.lax.map(apply, parts).reshape(-1, model.NUM_OUTPUTS) if len(parts) > 1 else apply(images)
+        if len(parts) == 1:
+            return apply(images)
+        mesh, split = Mesh(np.array(backend.judging_devices(len(parts))), ("device",)), P("device")
+        judge = jax.shard_map(lambda parts: jax.lax.map(apply, parts), mesh=mesh, in_specs=split, out_specs=split)
+        return judge(parts).reshape(-1, model.NUM_OUTPUTS)
 
-    return jax.jit(in_parts)
+    return in_parts
 
 
 def _check_images(images: Any) -> np.ndarray:

@@ -46,6 +46,7 @@ def main(args: Sequence[str] | None = None) -> None:
     if out.exists() and not _is_page(out):
         raise InputError(f"out {out} is there and is not an HTML page: give another file")
     report.make_folder(out.parent)
+    backend.use_cpu_devices()
     backend.use_compilation_cache(data_cache.cache_folder())
     page = render(page_data(folders))
     if len(page.encode()) > MAX_BYTES:

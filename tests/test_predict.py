@@ -18,7 +18,7 @@ from jax_s6 import cli, data, export_card, model, predict, predict_digit, predic
 from jax_s6.config import RECIPES, DataConfig
 from jax_s6.errors import InputError
 from jax_s6.predict import load_model
-from jax_s6.predict_model import DEFAULT_MODEL
+from jax_s6.predict_model import DEFAULT_MODEL, make_apply
 
 
 @pytest.fixture(scope="module")
@@ -265,6 +265,14 @@ def test_load_model_reads_runs_and_names_classes(tmp_path, mnist):
     np.testing.assert_allclose(network.logits(mnist[0][3].astype(np.float64)), expected[3:4], atol=1e-5)
     assert network.logits(np.zeros((0, 28, 28, 1), np.uint8)).shape == (0, 16)
     assert load_model(tmp_path / "params.safetensors").source == network.source
+
+
+@pytest.mark.parametrize(("count", "devices"), [(64, 1), (192, 3), (320, 1)])
+def test_as_many_devices_as_divide_the_parts_judge_a_batch(network, mnist, count, devices):
+    logits = make_apply(network.variables)(mnist[0][:count, ..., None])
+    assert len(logits.sharding.device_set) == devices
+    parts = [network.logits(mnist[0][start : start + 64]) for start in range(0, count, 64)]
+    np.testing.assert_allclose(logits, np.concatenate(parts), atol=1e-4)
 
 
 def test_weights_of_a_run_that_diverged_are_refused(tmp_path, network):
