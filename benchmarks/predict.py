@@ -54,5 +54,8 @@ QUESTION = Question(
     quick_cases=(1, 1024),
     quick_rounds=2,
     check="predict",
-    note="The seconds of one image's prediction are one over the images/s at batch 1. Ours cut a batch in parts of 64.",
+    note=(
+        "The seconds of one image's prediction are one over the images/s at batch 1. Ours cut a batch in parts of 64,"
+        " and share them among the devices."
+    ),
 )
