@@ -20,7 +20,7 @@ def loss_of(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def ours(*, batch: int, precision: str = "float32", convolution: str = "auto") -> Task:
-    """One device, as ``predict_model.Model`` has it; images come from the host each time."""
+    """As the ``predict`` command computes it, on all CPU devices; images come from the host each time."""
     backend.use_cpu_devices()
     config = ModelConfig(convolution=convolution, precision=precision)  # pyright: ignore[reportArgumentType]
     variables = weights.from_torch_state_dict(work.state_dict())
