@@ -1,13 +1,9 @@
 """Strict JAX for every test, four simulated devices, and a small learnable data set."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
-# Programs that train for moments: less time in LLVM, whose code gives the same bits. The processes of tests inherit it.
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=1"
-
-import jax  # noqa: E402
+import jax
 
 jax.config.update("jax_num_cpu_devices", 4)  # before the backend starts
 jax.config.update("jax_numpy_dtype_promotion", "strict")

@@ -161,21 +161,27 @@ def test_divergence_freezes_a_lane_and_touches_no_other(bars, alone):
         jax.tree.map(np.testing.assert_array_equal, lane(state, index), lane(alone[index][0], 0))
 
 
+@functools.cache
+def logits_before_training(program):
+    """Draws seed 0's network; returns it, and the function that gives its logits in training."""
+    numbers = jax.tree.map(jnp.float32, Hyperparameters.of(program.config))._replace(seed=jnp.uint32(0))
+    state = jax.jit(lambda: create_train_state(program, numbers))()
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    return state, jax.jit(lambda x: model.Net().apply(variables, x, train=True, mutable=["batch_stats"])[0])
+
+
 @pytest.mark.parametrize("batch_devices", [1, 2])
 def test_metrics_are_those_of_the_step(bars, batch_devices):
     config = dataclasses.replace(GENTLE, augment=AugmentConfig(), model=ModelConfig())  # which compile for long
     hyper = Hyperparameters.of(config)
     state, [metrics] = run(bars, [hyper], batch_devices=batch_devices, config=config, count=32)  # one step
-    numbers = jax.tree.map(jnp.float32, hyper)._replace(seed=jnp.uint32(0))
-    before = jax.jit(lambda: create_train_state(Program(config, 32), numbers))()
+    before, apply = logits_before_training(Program(config, 32))
     changes = jax.tree.map(lambda new, old: np.square(np.float64(new[0]) - old).sum(), state.params, before.params)
     values = loop.means(metrics)
     assert values["train_update_norm"][0] == pytest.approx(sum(jax.tree.leaves(changes)) ** 0.5, rel=1e-4)
     rate = hyper.learning_rate * hyper.initial_fraction  # Nesterov's first step: rate (1 + momentum) gradient
     first = rate * (1 + hyper.momentum) * values["train_gradient_norm"][0]
     assert values["train_update_norm"][0] == pytest.approx(first, rel=1e-5)
-    variables = {"params": before.params, "batch_stats": before.batch_stats}
-    apply = jax.jit(lambda images: model.Net().apply(variables, images, train=True, mutable=["batch_stats"])[0])
     logits, labels = apply(bars.train_images[:32]), bars.train_labels[:32]
     losses = steps.cross_entropy(logits, labels, 10, hyper.label_smoothing)
     assert values["train_loss"][0] == pytest.approx(float(losses.mean()), rel=1e-5)
