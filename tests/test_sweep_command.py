@@ -14,13 +14,15 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from jax_s6 import cli, sweep_command, sweep_report
+from jax_s6 import cli, report_folder, sweep_command, sweep_report, train
 from jax_s6 import grid as grids
 from jax_s6.config import RECIPES, TrainConfig
 from jax_s6.data import load
 from jax_s6.distributed import DistributedConfig
 from jax_s6.errors import InputError
+from jax_s6.predict import load_model
 from jax_s6.sweep import sweep
 from tests.conftest import write_idx
 from tests.faults.runs import PLAINEST
@@ -82,6 +84,20 @@ def test_files_are_those_promised_and_nothing_else(finished):
     assert all(summary[name] > 0 for name in ("model_images_per_second", "compile_seconds", "train_seconds"))
     with Image.open(finished / "sweep.png") as picture:
         assert picture.width > 1000
+
+
+def test_tensorboard_predict_and_the_report_read_it(arguments, tmp_path):
+    sweep_command.main([*arguments, "--devices", "2", "--out", str(tmp_path), "--tensorboard"])
+    lanes = sorted(path.name for path in (tmp_path / "tensorboard").iterdir())
+    assert lanes == ["lane-00000", "lane-00001", "lane-00002"]
+    events = EventAccumulator(str(tmp_path / "tensorboard" / "lane-00000")).Reload()
+    assert len(events.Scalars("loss/test")) == 2
+    found = report_folder.read_folder(tmp_path)
+    assert [lane["label"] for lane in found.lanes] == ["rate 0.01", "rate 0.02", "rate 0.05"]
+    best = json.loads((tmp_path / "summary.json").read_text())["best_lane"]["learning_rate"]
+    config = train.read_config(tmp_path / "config.json")
+    assert len(found.results) == 3 and found.config.optimizer.learning_rate == best == config.optimizer.learning_rate
+    assert np.isfinite(load_model(tmp_path).logits(np.zeros((1, 28, 28), np.uint8))).all()
 
 
 def test_finished_and_unfinished_folders_are_kept(finished, arguments, tmp_path, capsys):

@@ -1,10 +1,13 @@
 """The command: its files, --config, and one sentence with exit status 2 for what a user can get wrong."""
 
+import io
 import json
 
 import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from jax_s6 import cli, train
+from jax_s6 import cli, report_folder, train
 from jax_s6.config import RECIPES
 from tests.conftest import write_idx
 from tests.faults.runs import assert_same, results
@@ -51,6 +54,19 @@ def test_metrics_have_a_line_an_epoch(run):
     assert [row["epoch"] for row in rows] == [1, 2]
     assert rows[-1]["test_accuracy"] == read_summary(run)["test_accuracy"]
     assert rows[-1]["train_loss"] < rows[0]["train_loss"]
+
+
+def test_tensorboard_has_scalars_filters_and_mistakes(folder, tmp_path):
+    train.main(["--data-dir", str(folder), *SETTINGS, "--out", str(tmp_path), "--tensorboard"])
+    events = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"images": 0, "scalars": 0}).Reload()
+    expected = {f"{what}/{split}" for what in ("loss", "accuracy") for split in ("train", "test", "validation")}
+    assert set(events.Tags()["scalars"]) == expected
+    assert [event.step for event in events.Scalars("loss/test")] == [1, 2]
+    assert set(events.Tags()["images"]) == {"filters/conv1", "mistakes/most_confident"}
+    with Image.open(io.BytesIO(events.Images("filters/conv1")[0].encoded_image_string)) as image:
+        assert image.size == (15 * 16, 15 * 16)
+    found = report_folder.read_folder(tmp_path)  # the report takes what train wrote
+    assert {len(values) for values in found.lanes[0]["metrics"].values()} == {2} and found.params
 
 
 def test_picture_is_a_png_and_no_part_is_left(run):
