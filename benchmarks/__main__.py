@@ -60,7 +60,7 @@ class Command:
 
 def load(name: str) -> harness.Question:
     """Imports a question's file."""
-    return importlib.import_module(f"benchmarks.{name}").QUESTION
+    return importlib.import_module(f"benchmarks.questions.{name}").QUESTION
 
 
 @dataclass(frozen=True)

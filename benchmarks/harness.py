@@ -23,7 +23,7 @@ NUM_PARAMS = 11_952
 # 20 %, was off by 0.7 % in the median and 2.3 % at most, before and after our own arm was rewritten.
 # On GPU, JAX and PyTorch multiply float32 in TF32, whose 10 bits lie between (0.3 % in the second loss on an H100).
 TOLERANCES = {"float32": (1e-4, 2e-3), "tf32": (5e-4, 1e-2), "bf16": (5e-3, 3e-2)}
-REFERENCE = "benchmarks.lax_arms:reference"
+REFERENCE = "benchmarks.arms.lax:reference"
 # Of the peers' processes: glibc keeps freed memory, as the allocators do that PyTorch's tuning guide advises. Otherwise
 # it returns activations to the kernel after each step, in some processes from batch 64 on and in all from 256, and
 # PyTorch trains at half its speed or less. Ours, whose buffers live for an epoch, run as users run them, without it.

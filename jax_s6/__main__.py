@@ -40,8 +40,13 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def write_completion(args: Sequence[str]) -> None:
     """Lets tyro write the completion script of all commands: ``--tyro-write-completion bash FILE``, or zsh or tcsh."""
-    from jax_s6 import backprop, export, predict, report_page, sweep_command, train
+    from jax_s6.backprop import command as backprop
     from jax_s6.config import RECIPES
+    from jax_s6.export import command as export
+    from jax_s6.predict import command as predict
+    from jax_s6.report import command as report_page
+    from jax_s6.sweep import command as sweep_command
+    from jax_s6.train import command as train
 
     sweep = sweep_command.SweepCommand(run=sweep_command.to_grid_config(RECIPES["best"]))
     kinds: dict[str, tuple[Any, Any]] = {

@@ -11,7 +11,7 @@ from typing import NoReturn, TypeVar
 import tyro
 
 from jax_s6.errors import InputError
-from jax_s6.stopping import Stopped
+from jax_s6.runs.signals import Stopped
 
 T = TypeVar("T")
 

@@ -184,9 +184,9 @@ BACKPROP = [
     ("--out /proc/none", "out must be a folder that can be written"),
     ("--out {done_backprop}", "out already holds"),
 ]
-COMMANDS = {"train": ("jax_s6.train", TRAIN), "sweep": ("jax_s6.sweep_command", SWEEP)}
+COMMANDS = {"train": ("jax_s6.train.command", TRAIN), "sweep": ("jax_s6.sweep.command", SWEEP)}
 ROWS = [(module, *row) for module, rows in COMMANDS.values() for row in rows]
-ROWS += [("jax_s6.backprop", *row) for row in BACKPROP]
+ROWS += [("jax_s6.backprop.command", *row) for row in BACKPROP]
 
 
 def write_configs(folder):
@@ -261,7 +261,7 @@ def arguments_of(module, text, places):
     args = shlex.split(text.format_map(places))
     if "--out" not in args:
         args += ["--out", str(places["root"] / "out")]
-    if module != "jax_s6.backprop" and "--data-dir" not in args:
+    if module != "jax_s6.backprop.command" and "--data-dir" not in args:
         args += ["--data-dir", str(places["data"])]
     return args
 

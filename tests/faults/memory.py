@@ -9,10 +9,11 @@ from pathlib import Path
 
 import psutil
 
-from jax_s6 import data, train
-from jax_s6.checkpoint import Store
 from jax_s6.config import RECIPES, AugmentConfig, DataConfig, ModelConfig
-from jax_s6.train_state import Keeper
+from jax_s6.data import dataset as data
+from jax_s6.runs.checkpoints import Store
+from jax_s6.train import command as train
+from jax_s6.train.state import Keeper
 
 
 def main(folder: Path, out: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jax_s6 import checkpoint
+from jax_s6.runs import checkpoints as checkpoint
 from tests.conftest import write_idx
 
 PLAIN = "--rotation 0 --shift 0 --scale 0 --elastic 0 --batch-size 50".split()

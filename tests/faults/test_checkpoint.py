@@ -10,9 +10,10 @@ import time
 import numpy as np
 import pytest
 
-from jax_s6 import checkpoint, checkpoint_files
-from jax_s6.checkpoint import CheckpointConfig, Store
 from jax_s6.errors import InputError
+from jax_s6.runs import checkpoint_files
+from jax_s6.runs import checkpoints as checkpoint
+from jax_s6.runs.checkpoints import CheckpointConfig, Store
 from tests.faults.runs import full_disk
 
 IDENTITY = {"learning_rate": 0.1, "grid": (1, 2), "data": "1234"}

@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from jax_s6 import cli, train
+from jax_s6 import cli
+from jax_s6.train import command as train
 from tests.faults.runs import (
     PLAIN,
     arrays_of,
@@ -105,8 +106,8 @@ def test_killed_while_the_data_are_prepared(number, tmp_path):
     kill(process)
     process = load()
     output, error = process.communicate(timeout=300)
-    from jax_s6 import data
     from jax_s6.config import DataConfig
+    from jax_s6.data import dataset as data
 
     assert process.returncode == 0, error
     assert output.strip() == data.load(DataConfig()).checksum

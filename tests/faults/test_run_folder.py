@@ -10,13 +10,14 @@ import jax
 import numpy as np
 import pytest
 
-from jax_s6 import model, train
 from jax_s6.config import RECIPES
 from jax_s6.errors import InputError
-from jax_s6.run_folder import LOCK, claimed, needs_work
+from jax_s6.network import net as model
+from jax_s6.runs.folder import LOCK, claimed, needs_work
+from jax_s6.train import command as train
 from tests.faults.runs import full_disk
 
-HOLD = "import sys, time; from pathlib import Path; from jax_s6.run_folder import claimed\n"
+HOLD = "import sys, time; from pathlib import Path; from jax_s6.runs.folder import claimed\n"
 HOLD += "with claimed(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(100)"
 
 

@@ -6,9 +6,11 @@ import numpy as np
 import optax
 import pytest
 
-from jax_s6 import model, steps, weights
 from jax_s6.config import RECIPES, Hyperparameters, ModelConfig, OptimizerConfig, TrainConfig
-from jax_s6.state import Program
+from jax_s6.network import net as model
+from jax_s6.network import weights
+from jax_s6.training import step as steps
+from jax_s6.training.state import Program
 
 torch = pytest.importorskip("torch")
 from tests.parity.reference import Net  # noqa: E402
@@ -26,8 +28,8 @@ def relative_error(got, want) -> float:
 @pytest.fixture(scope="module")
 def batches():
     """21 batches of real digits: uint8 [batch, 28, 28, 1], int32 [batch]."""
-    from jax_s6 import data
     from jax_s6.config import DataConfig
+    from jax_s6.data import dataset as data
 
     dataset = data.load(DataConfig(data_dir=data.EMBEDDED))
     return [

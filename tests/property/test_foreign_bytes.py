@@ -15,10 +15,13 @@ import time
 import numpy as np
 import pytest
 
-from jax_s6 import checkpoint_files, config, idx, weights
-from jax_s6.checkpoint import Store
-from jax_s6.checkpoint_files import DamagedError
+from jax_s6 import config
+from jax_s6.data import idx
 from jax_s6.errors import InputError
+from jax_s6.network import weights
+from jax_s6.runs import checkpoint_files
+from jax_s6.runs.checkpoint_files import DamagedError
+from jax_s6.runs.checkpoints import Store
 from tests.conftest import write_idx
 
 MEBIBYTE = 1 << 20

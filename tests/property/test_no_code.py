@@ -8,9 +8,14 @@ import numpy as np
 import pytest
 
 import jax_s6
-from jax_s6 import checkpoint, config, data_cache, idx, train, weights
-from jax_s6.checkpoint import Store
+from jax_s6 import config
+from jax_s6.data import cache as data_cache
+from jax_s6.data import idx
 from jax_s6.errors import InputError
+from jax_s6.network import weights
+from jax_s6.runs import checkpoints as checkpoint
+from jax_s6.runs.checkpoints import Store
+from jax_s6.train import command as train
 
 PACKAGE = Path(jax_s6.__file__).parent
 RUNS_CODE = re.compile(

@@ -1,0 +1,106 @@
+"""The network as Flax's MNIST example writes such a one: nn.Conv on NHWC, optax, a step a call, a scan, or vmap."""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from benchmarks.arms import work
+from benchmarks.arms.jax_tools import compile_timed, count, per_step_task, trace
+from benchmarks.worker import Task
+from jax_s6.network import weights
+
+
+class Block(nn.Module):
+    """Two convolutions, the second of stride 2."""
+
+    pool: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Maps NHWC to NHWC."""
+        for index, stride in enumerate((1, 2)):
+            x = nn.relu(nn.Conv(16, (3, 3), stride, padding=1, name=f"conv_{index}")(x))
+            x = nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, name=f"norm_{index}")(x)
+        return nn.max_pool(x, (2, 2), (2, 2)) if self.pool else x
+
+
+class Net(nn.Module):
+    """The network, of normalised images; its variables have the names of ours."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """Maps ``[batch, 28, 28, 1]`` to logits ``[batch, 16]``."""
+        for number in (1, 2, 3):
+            x = Block(number < 3, name=f"conv{number}")(x, train)
+        return x.mean((1, 2))
+
+
+OPTIMIZER = optax.sgd(work.LEARNING_RATE, work.MOMENTUM)
+
+
+def initial_state() -> Any:
+    """Parameters, running statistics, and the optimizer's state."""
+    variables = jax.tree.map(jnp.asarray, weights.from_torch_state_dict(work.state_dict()))
+    return variables["params"], variables["batch_stats"], OPTIMIZER.init(variables["params"])
+
+
+def step(state: Any, x: jax.Array, y: jax.Array) -> tuple[Any, jax.Array]:
+    """Takes a step of SGD with momentum."""
+    params, batch_stats, opt_state = state
+
+    def loss_fn(params: Any) -> tuple[jax.Array, Any]:
+        variables = {"params": params, "batch_stats": batch_stats}
+        logits, updates = Net().apply(variables, x, True, mutable=["batch_stats"])
+        loss = optax.softmax_cross_entropy_with_integer_labels(jnp.asarray(logits), y).mean()
+        return loss, updates["batch_stats"]
+
+    (loss, batch_stats), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
+    updates, opt_state = OPTIMIZER.update(grads, opt_state)
+    return (optax.apply_updates(params, updates), batch_stats, opt_state), loss
+
+
+def train_step(*, batch: int) -> Task:
+    """A compiled step, called from Python."""
+    state = initial_state()
+    return per_step_task(step, state, state[0], batch, lambda x: x)
+
+
+def train_scan(*, batch: int) -> Task:
+    """The same step in a ``lax.scan``."""
+    steps = 3 if jax.default_backend() == "cpu" else work.steps(batch, "gpu")
+    return scan_task(step, initial_state(), batch, steps, 1)
+
+
+def sweep(*, lanes: int, batch: int = 64) -> Task:
+    """``vmap`` of the step over lanes, in a scan: XLA makes grouped convolutions of it."""
+    steps = 2 if jax.default_backend() == "cpu" else 64
+    state = jax.tree.map(lambda x: jnp.stack([x] * lanes), initial_state())
+    return scan_task(jax.vmap(step, in_axes=(0, None, None)), state, batch, steps, lanes)
+
+
+def scan_task(step: Any, state: Any, batch: int, steps: int, lanes: int) -> Task:
+    """Makes a task of a compiled scan over batches. The same batch first and second gives the losses to check."""
+    images, labels = work.digits(steps * batch)
+    x, y = work.normalised(images).reshape(steps, batch, 28, 28, 1), labels.reshape(steps, batch)
+    x[1], y[1] = x[0], y[0]
+    data = jax.device_put((x, y))
+    scan = jax.jit(lambda state, data: jax.lax.scan(lambda s, pair: step(s, *pair), state, data), donate_argnums=0)
+    compiled, compile_seconds = compile_timed(scan, state, data)
+    num_params = count(state[0]) // lanes
+    state, found = compiled(state, data)
+    found = np.asarray(found).reshape(steps, -1)
+    losses = [float(row[np.argmax(np.abs(row - np.median(row)))]) for row in found[:2]]
+    holder = [state]
+
+    def run(n: int) -> None:
+        for _ in range(n):
+            holder[0], _ = compiled(holder[0], data)
+        jax.block_until_ready(holder[0])
+
+    profile = functools.partial(trace, run)
+    return Task(run, lanes * steps * batch, num_params, losses, compile_seconds, profile=profile)

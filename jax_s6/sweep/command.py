@@ -1,0 +1,246 @@
+"""The command ``python -m jax_s6.sweep``: train's flags, of which most take several values."""
+
+import ast
+import contextlib
+import dataclasses
+import inspect
+import shutil
+import sys
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass, field, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import jax
+import tyro
+
+from jax_s6 import backend, cli
+from jax_s6.config import AugmentConfig, ModelConfig, OptimizerConfig, TrainConfig, to_json
+from jax_s6.data import cache as data_cache
+from jax_s6.data import dataset as data
+from jax_s6.errors import InputError
+from jax_s6.network import weights
+from jax_s6.runs import checkpoints as checkpoint
+from jax_s6.runs import folder as run_folder
+from jax_s6.runs import processes as distributed
+from jax_s6.runs import signals as stopping
+from jax_s6.runs import tensorboard
+from jax_s6.runs.checkpoints import CheckpointConfig
+from jax_s6.runs.files import replacing, write_json, write_text
+from jax_s6.runs.processes import DistributedConfig
+from jax_s6.sweep import estimate as sweep_estimate
+from jax_s6.sweep import report as sweep_report
+from jax_s6.sweep.run import Listener, SweepResult, make_trainers, sweep
+from jax_s6.train.command import base_config
+from jax_s6.training import plan as grids
+from jax_s6.training.lanes import GroupTrainer
+from jax_s6.training.plan import Plan
+
+PROG = "python -m jax_s6.sweep"
+_NOT_SWEPT = ("nesterov",)  # a flag without a value, as train's; from Python it can be varied
+
+
+def _help_of(kind: type) -> dict[str, str]:
+    """Reads the docstrings under a dataclass's fields, which tyro shows: they are not kept at run time."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    texts = {}
+    for statement, after in zip(body.body, body.body[1:], strict=False):
+        if isinstance(statement, ast.AnnAssign) and isinstance(after, ast.Expr):
+            texts[ast.unparse(statement.target)] = ast.literal_eval(after.value)
+    return texts
+
+
+def _with_several_values(kind: Any, sections: dict[str, Any] | None = None) -> Any:
+    """Makes a dataclass like ``kind`` whose settings that a grid can vary are tuples."""
+    texts, fields = _help_of(kind), []
+    for f in dataclasses.fields(kind):
+        value_type = (sections or {}).get(f.name, f.type)
+        if f.name in grids.SETTINGS and f.name not in (*_NOT_SWEPT, *(sections or {})):
+            value_type = tuple[value_type, ...]
+        fields.append((f.name, Annotated[value_type, tyro.conf.arg(help=texts.get(f.name))]))
+    return dataclasses.make_dataclass(
+        kind.__name__, fields, namespace={"__doc__": kind.__doc__}, kw_only=True, frozen=True
+    )
+
+
+_SECTIONS = {
+    "model": _with_several_values(ModelConfig),
+    "optimizer": _with_several_values(OptimizerConfig),
+    "augment": _with_several_values(AugmentConfig),
+}
+GridConfig = _with_several_values(TrainConfig, _SECTIONS)
+
+
+def to_grid_config(config: TrainConfig) -> Any:
+    """Converts settings to the command line's form: each a tuple of one, the learning rates the assignment's six."""
+
+    def convert(kind: Any, values: Any) -> Any:
+        names = [f.name for f in dataclasses.fields(kind)]
+        kept = {name: getattr(values, name) for name in names}
+        swept = [n for n in names if n in grids.SETTINGS and n not in _NOT_SWEPT and not is_dataclass(kept[n])]
+        return kind(**kept | {name: grids.DEFAULT_GRID.get(name, (kept[name],)) for name in swept})
+
+    sections = {name: convert(kind, getattr(config, name)) for name, kind in _SECTIONS.items()}
+    return dataclasses.replace(convert(GridConfig, config), **sections)
+
+
+def from_grid_config(args: Any, base: TrainConfig) -> tuple[TrainConfig, dict[str, tuple[Any, ...]]]:
+    """Converts the command line's form to common settings and a grid."""
+    nesterov = {"nesterov": args.optimizer.nesterov}
+    config = dataclasses.replace(grids.override(base, nesterov), recipe=args.recipe, data=args.data)
+    given: dict[str, tuple[Any, ...]] = {}
+    for part in (args, args.model, args.optimizer, args.augment):
+        names = [f.name for f in dataclasses.fields(part)]
+        given |= {name: getattr(part, name) for name in names if isinstance(getattr(part, name), tuple)}
+    order = sorted(given, key=lambda name: (name == "seed", name != "learning_rate"))  # seeds side by side
+    given = {name: given[name] for name in order}
+    single = {name: values[0] for name, values in given.items() if len(values) == 1}
+    return grids.override(config, single), {name: values for name, values in given.items() if len(values) != 1}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepCommand:
+    """Train every combination of the given settings, in few compiled programs and on every device.
+
+    Where several values are allowed, as in --learning-rate 0.1 0.5 --seed 0 1 2 (6 lanes), their product is the grid.
+    Batch size, epochs, optimizer, schedule and the like make groups, each compiled once.
+    """
+
+    run: GridConfig  # pyright: ignore[reportInvalidTypeForm]
+    """Settings of the lanes; several values of one make the grid."""
+    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Start from the settings in a run's config.json instead of a recipe's."""
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/sweep")
+    """Where the results go."""
+    overwrite: bool = False
+    """Replace the sweep that is in the output folder."""
+    resume: bool = False
+    """Go on with the unfinished sweep in the output folder, given the same settings; begin it if there is none."""
+    checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
+    prune: bool = False
+    """Drop the worse half of the lanes after epochs 1, 2, 4, ..., judged on the images that --holdout keeps."""
+    tensorboard: bool = False
+    """Also write each lane's scalars and hyper-parameters for TensorBoard, into the output folder."""
+    dry_run: bool = False
+    """Print lanes, groups, devices, estimated memory and time, and write nothing."""
+    width: Literal["auto"] | int = "auto"
+    """The most lanes at once on a device; auto: 1 on CPU, and what fits in memory on an accelerator."""
+    devices: int | None = None
+    """How many devices; all if not given. Lanes are spread over them, and batches when there are fewer lanes."""
+    processes: DistributedConfig = field(default_factory=DistributedConfig)
+
+
+class Console(Listener):
+    """Shows a sweep on the terminal."""
+
+    def __init__(self, plan: Plan):
+        """Lays out the bar."""
+        epochs = plan.columns["num_epochs"].sum()
+        self.dashboard = sweep_report.Dashboard(int(epochs))
+
+    def planned(self, trainers: Sequence[GroupTrainer], plan: Plan) -> None:
+        """Prints the plan."""
+        sweep_report.print_plan(trainers, plan)
+
+    def lanes_done(self, count: int, images_per_second: float) -> None:
+        """Advances the bar."""
+        self.dashboard.lanes_done(count, images_per_second)
+
+    def epoch_done(self, text: str) -> None:
+        """Prints an epoch's line."""
+        sweep_report.say(text)
+
+    def said(self, text: str) -> None:
+        """Prints it."""
+        sweep_report.say(text)
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Runs the command."""
+    args = list(sys.argv[1:] if args is None else args)
+    base = base_config(args)
+    command = cli.parse(SweepCommand, prog=PROG, default=SweepCommand(run=to_grid_config(base)), args=args)
+    config, grid = from_grid_config(command.run, base)
+    plan = grids.make_plan(config, grid)
+    if command.prune and not config.data.holdout:
+        raise InputError("prune judges lanes on held-out images, but holdout is 0: give --holdout, such as 5000")
+    backend.use_cpu_devices()
+    backend.use_compilation_cache(data_cache.cache_folder())
+    if command.processes.distributed:
+        distributed.initialize(command.processes)
+    # After initialize, with which JAX takes SIGTERM for itself.
+    with stopping.watching(PROG, args) as stopper, distributed.ending_together():
+        _run(command, plan, stopper)
+
+
+def _run(command: SweepCommand, plan: Plan, stopper: stopping.Stopper) -> None:
+    devices = _choose_devices(command)
+    width = None if command.width == "auto" else command.width
+    if not command.dry_run and not _needs_work(command):
+        return
+    dataset = data.load(plan.config.data)
+    trainers = make_trainers(
+        plan, dataset, devices, width, Listener(), command.prune
+    )  # checks before anything is written
+    if command.dry_run:
+        if distributed.is_main():
+            sweep_report.print_plan(trainers, plan)
+            sweep_estimate.print_estimate(trainers, plan, command.prune)
+        return
+    listener = Console(plan) if distributed.is_main() else None
+    with run_folder.claimed(command.out) if distributed.is_main() else contextlib.nullcontext():
+        if not _needs_work(command):  # another may have been quicker
+            return
+        if distributed.is_main() and command.overwrite:
+            (command.out / "summary.json").unlink(missing_ok=True)  # a folder with a summary is complete
+        stopper.resumable()
+        stopper.defer()
+        with listener.dashboard if listener else contextlib.nullcontext():
+            result = sweep(
+                plan.config, plan.grid, dataset, devices=devices, width=width, prune=command.prune, out=command.out,
+                resume=command.resume, checkpoints=command.checkpoints, listener=listener, stopper=stopper,
+            )  # fmt: skip
+        if distributed.is_main():
+            if command.tensorboard:
+                tensorboard.write_sweep(command.out, result.rows, result.history, list(plan.grid))
+            write_sweep(command.out, plan, result)
+            sweep_report.say(f"results are in {command.out}")
+
+
+def _needs_work(command: SweepCommand) -> bool:
+    """Whether there is something to do, said if not."""
+    needed = run_folder.needs_work(command.out, resume=command.resume, overwrite=command.overwrite)
+    if not needed and distributed.is_main():
+        sweep_report.say(f"the sweep in {command.out} is complete: nothing to resume")
+    return needed
+
+
+def _choose_devices(command: SweepCommand) -> list[jax.Device] | None:
+    """Takes the first of this process's devices.
+
+    Raises:
+        InputError: There are not that many.
+    """
+    count, found = command.devices, jax.devices()
+    if count is None:
+        return None
+    if command.processes.distributed:
+        raise InputError("devices cannot be chosen with --distributed, which uses those of all processes: drop one")
+    if not 1 <= count <= len(found):
+        raise InputError(f"devices must be >= 1 and <= {len(found)}, the {found[0].platform} devices here, got {count}")
+    return found[:count]
+
+
+def write_sweep(out: Path, plan: Plan, result: SweepResult) -> None:
+    """Writes a sweep's files into its folder, the summary last, and removes what was kept to resume it."""
+    sweep_report.write_csv(out / "sweep.csv", result.rows)
+    sweep_report.write_csv(out / "history.csv", result.history)
+    sweep_report.plot_sweep(out / "sweep.png", result.rows, result.history, plan.grid)
+    best = result.summary["best_lane"]["lane"]  # predict, export and report take the folder for that lane's run
+    write_text(out / "config.json", to_json(grids.override(plan.config, plan.settings(best))))
+    with replacing(out / "params.safetensors") as part:
+        weights.save(part, jax.tree.map(lambda x: x[best], result.variables), {"lane": str(best)})
+    write_json(out / "summary.json", sweep_report.finite(result.summary))
+    shutil.rmtree(out / checkpoint.FOLDER, ignore_errors=True)

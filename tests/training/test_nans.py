@@ -1,0 +1,65 @@
+"""--check-nans names the first step and tensor that went wrong."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jax_s6.config import RECIPES, AugmentConfig, Hyperparameters, ModelConfig
+from jax_s6.errors import InputError
+from jax_s6.train import command as train
+from jax_s6.training import nans
+from jax_s6.training.epoch import Split
+from jax_s6.training.plan import override
+from jax_s6.training.state import Program, create_train_state
+
+CONFIG = dataclasses.replace(RECIPES["best"], num_epochs=2, batch_size=50, model=ModelConfig(), augment=AugmentConfig())
+
+
+@pytest.fixture(scope="module")
+def lane(bars):
+    program = Program(CONFIG, len(bars.train_labels))
+    hyper = jax.tree.map(jnp.float32, Hyperparameters.of(CONFIG))._replace(seed=jnp.uint32(0))
+    state = jax.jit(lambda: create_train_state(program, hyper))()
+    return program, hyper, state, Split(bars.train_images, bars.train_labels)
+
+
+def test_nothing_wrong_is_none(lane):
+    assert nans.first_wrong(*lane, 0) is None
+
+
+def poison(tree, *path):
+    """Makes one number of one leaf NaN."""
+    name, *rest = path
+    return {**tree, name: poison(tree[name], *rest) if rest else tree[name].at[(0,) * tree[name].ndim].set(jnp.nan)}
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "block", "layer", "tensor"),
+    [(50, "conv2", "conv_1", "bias"), (128, "conv1", "conv_1", "bias"), (128, "conv1", "norm_0", "scale")],
+)
+def test_first_layer_of_many_is_named(lane, batch_size, block, layer, tensor):
+    program, hyper, state, images = lane
+    program = dataclasses.replace(program, config=dataclasses.replace(CONFIG, batch_size=batch_size))
+    state = state._replace(params=poison(state.params, block, layer, tensor), step=jnp.int32(7))
+    assert nans.first_wrong(program, hyper, state, images, 0) == (7, f"the output of {block}.{layer}")
+
+
+def test_statistics_that_overflow_before_the_loss_are_named(lane):
+    program, hyper, state, images = lane
+    state = state._replace(batch_stats=poison(state.batch_stats, "conv1", "norm_0", "mean"))
+    assert nans.first_wrong(program, hyper, state, images, 0) == (0, "batch_stats.conv1.norm_0.mean")
+
+
+def test_run_ends_with_step_and_tensor(bars):
+    config = override(CONFIG, {"learning_rate": 1e6, "weight_decay": 1.0, "initial_fraction": 1.0})
+    prepared = train.prepare(config, bars, num_devices=1)
+    frozen = train.train(config, bars, prepared)
+    step = frozen.summary["diverged_at"]
+    assert step is not None and np.isnan(frozen.history[-1]["train_loss"]) or step < 20
+    with pytest.raises(InputError, match=r"at step \d+, first in .*; a lower --learning-rate may help") as caught:
+        train.train(config, bars, prepared, check_nans=True)
+    named = int(str(caught.value).partition("at step ")[2].partition(",")[0])
+    assert named <= step, "what makes the loss wrong is at or before it"
