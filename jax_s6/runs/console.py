@@ -1,0 +1,59 @@
+"""What a run prints: the layer table, a line per epoch and the progress bar."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from jax_s6.network import net as model
+
+console = Console(highlight=False)
+
+
+def print_layers() -> None:
+    """Prints the layer table: output shape on 28x28 images, and parameters."""
+    table = Table("block", "layers", "output", "parameters")
+    table.columns[3].justify = "right"
+    for block, layers, shape, count in model.layer_table():
+        table.add_row(block, layers, shape, f"{count:,}")
+    table.add_section()
+    table.add_row("total", "", "", f"{model.NUM_PARAMS:,}")
+    console.print(table)
+
+
+class Dashboard:
+    """A live bar for the terminal; nothing where standard output is not one. Its methods may be called from the run."""
+
+    def __init__(self, num_epochs: int, done: int = 0):
+        """Lays out the bar, for a run that has ``done`` some of its epochs before."""
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+        self._progress = Progress(
+            *columns, TextColumn("left"), TimeRemainingColumn(), console=console, transient=True,
+            disable=not console.is_terminal,
+        )  # fmt: skip
+        self._task = self._progress.add_task(f"compiling, then epoch {done + 1}", total=num_epochs, completed=done)
+
+    def __enter__(self) -> "Dashboard":
+        """Starts drawing."""
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Wipes the bar."""
+        self._progress.stop()
+
+    def epoch_done(self, row: Mapping[str, Any], images_per_second: float) -> None:
+        """Advances by an epoch and prints its line."""
+        progress = (
+            f"loss {row['train_loss']:.4f}, accuracy {row['test_accuracy']:.2%}, {images_per_second:,.0f} images/s"
+        )
+        self._progress.update(self._task, advance=1, description=progress)
+        text = f"epoch {row['epoch']:>3}  train loss {row['train_loss']:.4f}  train {row['train_accuracy']:.2%}"
+        if row.get("validation_accuracy") is not None:
+            text += f"  validation {row['validation_accuracy']:.2%}"
+        text += f"  test loss {row['test_loss']:.4f}  test {row['test_accuracy']:.2%}"
+        console.print(f"{text}  {row['seconds']:.1f} s  {images_per_second:,.0f} images/s", soft_wrap=True)
+
+
