@@ -1,17 +1,17 @@
-"""Every setting of a run as frozen dataclasses, checked when they are made, and the named recipes.
+"""All settings of a training run, the named recipes, and their JSON form. How settings work is in ``settings``.
 
-Sizes (batch size, epochs) are static: they shape the compiled program. The numbers in ``Hyperparameters`` are traced:
-a sweep varies them without another compilation.
+Kinds and sizes shape the compiled program and are listed in ``StaticSettings``. The numbers in ``Hyperparameters`` are
+inputs of that program, so a sweep varies them without compiling again.
 """
 
 import dataclasses
 import json
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple
 
 from jax_s6.errors import InputError
+from jax_s6.settings import Setting, Settings, flatten, from_mapping
 
 DatasetName = Literal["mnist", "fashion_mnist", "kmnist", "emnist/digits"]
 ScheduleName = Literal["constant", "step", "exponential", "cosine", "warmup_cosine", "one_cycle", "linear"]
@@ -21,104 +21,85 @@ Precision = Literal["auto", "float32", "bf16"]
 RecipeName = Literal["best", "s6"]
 
 
-def _require_range(config: Any, name: str, low: float, high: float = math.inf, *, open_low: bool = False) -> None:
-    """Raises InputError unless ``low <= config.name <= high`` (``low <`` if open_low) and the value is finite."""
-    value = getattr(config, name)
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if number and math.isfinite(value) and (low < value if open_low else low <= value) and value <= high:
-        return
-    most = f"{high:,}" if isinstance(high, int) else f"{high:g}"
-    bound = f"{'>' if open_low else '>='} {low:g}" + (f" and <= {most}" if high < math.inf else "")
-    raise InputError(f"{name} must be {bound}, got {value!r}")
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(Settings):
+    """The images."""
 
+    dataset: Annotated[DatasetName, Setting("Data set, by its TFDS name. mnist comes with the package.")] = "mnist"
+    data_dir: Annotated[
+        Path | None, Setting("Folder that holds the data set: prepared by TFDS, or with the four *-ubyte[.gz] files.")
+    ] = None
+    holdout: Annotated[int, Setting("Number of training images, the last ones, to keep for validation.", 0)] = 0
 
-def _require_count(config: Any, name: str, low: int, high: float = math.inf) -> None:
-    """Raises InputError unless ``config.name`` is a whole number in ``[low, high]``."""
-    value = getattr(config, name)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise InputError(f"{name} must be a whole number, got {value!r}")
-    _require_range(config, name, low, high)
-
-
-def _require_choice(config: Any, name: str, choices: Any) -> None:
-    """Raises InputError unless ``config.name`` is one of a Literal's values."""
-    value = getattr(config, name)
-    if value not in get_args(choices):
-        raise InputError(f"{name} must be one of {', '.join(get_args(choices))}, got {value!r}")
-
-
-def _require_flag(config: Any, name: str) -> None:
-    """Raises InputError unless ``config.name`` is true or false."""
-    if not isinstance(getattr(config, name), bool):
-        raise InputError(f"{name} must be true or false, got {getattr(config, name)!r}")
+    def __post_init__(self) -> None:
+        """Accepts the folder as text too, which is what JSON has."""
+        super().__post_init__()
+        if not isinstance(self.data_dir, str | Path | None):
+            raise InputError(f"data_dir must be the path of a folder, got {self.data_dir!r}")
+        object.__setattr__(self, "data_dir", None if self.data_dir is None else Path(self.data_dir))
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Which images."""
+class ModelConfig(Settings):
+    """The network. Its layers are fixed; they have 11,952 parameters."""
 
-    dataset: DatasetName = "mnist"
-    """The data set, by its TFDS name. mnist ships with the package."""
-    data_dir: Path | None = None
-    """A prepared TFDS folder, or a folder with the four *-ubyte[.gz] files."""
-    holdout: int = 0
-    """Keep the last N training images for validation, 0 to one less than there are."""
-
-    def __post_init__(self) -> None:
-        _require_choice(self, "dataset", DatasetName)
-        _require_count(self, "holdout", 0)
-        if not isinstance(self.data_dir, Path | None):
-            raise InputError(f"data_dir must be a folder's path, got {self.data_dir!r}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """The network: the layers are fixed, 11,952 parameters."""
-
-    dropout_conv1: float = 0.0
-    """Dropout rate after conv1, in [0, 0.9]."""
-    dropout_conv2: float = 0.0
-    """Dropout rate after conv2, in [0, 0.9]."""
-    dropout_conv3: float = 0.0
-    """Dropout rate after conv3, which is on the logits, in [0, 0.9]."""
-    convolution: ConvName = "auto"
-    """matmul: one matrix product (fast on CPU); xla: the platform's convolution; auto: by platform."""
-    precision: Precision = "auto"
-    """Of the convolutions' operands; sums and state are float32. auto: see the README."""
-
-    def __post_init__(self) -> None:
-        for name in ("dropout_conv1", "dropout_conv2", "dropout_conv3"):
-            _require_range(self, name, 0, 0.9)
-        _require_choice(self, "convolution", ConvName)
-        _require_choice(self, "precision", Precision)
+    dropout_conv1: Annotated[float, Setting("Dropout rate after block conv1.", 0, 0.9)] = 0.0
+    dropout_conv2: Annotated[float, Setting("Dropout rate after block conv2.", 0, 0.9)] = 0.0
+    dropout_conv3: Annotated[float, Setting("Dropout rate after block conv3, on the logits.", 0, 0.9)] = 0.0
+    convolution: Annotated[
+        ConvName, Setting("How to convolve: by matrix products (matmul) or XLA's convolution. auto: xla on TPU only.")
+    ] = "auto"
+    precision: Annotated[
+        Precision, Setting("Format of the numbers that convolutions multiply; they add in float32. auto: float32.")
+    ] = "auto"
 
     @property
     def uses_dropout(self) -> bool:
-        """Whether any rate is above 0: the masks cost time, so without it the step has none."""
+        """Whether any rate is above 0. Without dropout the training step has no masks, which take time."""
         return max(self.dropout_conv1, self.dropout_conv2, self.dropout_conv3) > 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class AugmentConfig:
-    """Strengths of the random warp of each training image; all 0: none."""
+class OptimizerConfig(Settings):
+    """The optimizer and its learning-rate schedule."""
 
-    rotation: float = 0.0
-    """Largest rotation, in degrees, 0 to 180."""
-    shift: float = 0.0
-    """Largest shift along each axis, in pixels, 0 to 14."""
-    scale: float = 0.0
-    """Largest relative change of size along each axis, 0 to 0.9."""
-    shear: float = 0.0
-    """Largest shear, in degrees, 0 to 45."""
-    elastic: float = 0.0
-    """Root mean square of an elastic displacement along each axis, in pixels, 0 to 7."""
-    anneal_fraction: float = 0.0
-    """Last share of the run over which all strengths fall to 0 along a straight line, in [0, 1]; 0: they never do."""
+    optimizer: Annotated[OptimizerName, Setting("Optimizer: SGD with momentum, or AdamW.")] = "sgd"
+    learning_rate: Annotated[float, Setting("Peak learning rate.", le=1_000_000, gt=0)] = 0.1
+    momentum: Annotated[float, Setting("Momentum of sgd; beta1 of adamw.", 0, 0.9999)] = 0.9
+    nesterov: Annotated[bool, Setting("Use Nesterov momentum (sgd only).")] = False
+    weight_decay: Annotated[float, Setting("Weight decay of the convolution kernels only.", 0, 1)] = 0.0
+    schedule: Annotated[ScheduleName, Setting("How the learning rate changes during the run.")] = "constant"
+    warmup_fraction: Annotated[
+        float, Setting("Fraction of the steps before the peak rate (warmup_cosine, one_cycle).", le=0.999, gt=0)
+    ] = 0.2
+    initial_fraction: Annotated[
+        float, Setting("First learning rate divided by the peak (warmup_cosine, one_cycle).", 0, 1)
+    ] = 0.04
+    final_fraction: Annotated[
+        float, Setting("Last learning rate divided by the peak (cosine, warmup_cosine, one_cycle, linear).", 0, 1)
+    ] = 0.0
+    decay_rate: Annotated[
+        float, Setting("Factor by which the rate changes every decay_epochs (step, exponential).", le=1, gt=0)
+    ] = 0.5
+    decay_epochs: Annotated[
+        float, Setting("Number of epochs over which the rate changes by decay_rate (step, exponential).", gt=0)
+    ] = 5.0
 
-    def __post_init__(self) -> None:
-        for name, high in (("rotation", 180), ("shift", 14), ("scale", 0.9), ("shear", 45), ("elastic", 7)):
-            _require_range(self, name, 0, high)
-        _require_range(self, "anneal_fraction", 0, 1)
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig(Settings):
+    """Largest strengths of the random transformation of each training image. If all are 0, there is none."""
+
+    rotation: Annotated[float, Setting("Largest rotation, in degrees.", 0, 180)] = 0.0
+    shift: Annotated[float, Setting("Largest shift along each axis, in pixels.", 0, 14)] = 0.0
+    scale: Annotated[float, Setting("Largest relative change of size along each axis.", 0, 0.9)] = 0.0
+    shear: Annotated[float, Setting("Largest shear, in degrees.", 0, 45)] = 0.0
+    elastic: Annotated[
+        float, Setting("Root mean square of the elastic displacement along each axis, in pixels.", 0, 7)
+    ] = 0.0
+    anneal_fraction: Annotated[
+        float, Setting("Final fraction of the run over which all strengths decay linearly to 0.", 0, 1)
+    ] = 0.0
 
     @property
     def enabled(self) -> bool:
@@ -127,77 +108,26 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
-    """The optimizer and its learning-rate schedule."""
+class TrainConfig(Settings):
+    """All settings that determine a run."""
 
-    optimizer: OptimizerName = "sgd"
-    """sgd (with momentum) or adamw (whose beta1 is the momentum)."""
-    learning_rate: float = 0.1
-    """Peak learning rate, > 0."""
-    momentum: float = 0.9
-    """In [0, 0.9999]."""
-    nesterov: bool = False
-    """Nesterov's form of the momentum."""
-    weight_decay: float = 0.0
-    """On convolution kernels only, never on biases or batch normalisation, in [0, 1]."""
-    schedule: ScheduleName = "constant"
-    """How the learning rate goes over the run."""
-    warmup_fraction: float = 0.2
-    """Share of all steps spent rising to the peak, in (0, 1): warmup_cosine and one_cycle."""
-    initial_fraction: float = 0.04
-    """First learning rate over the peak, in [0, 1]: warmup_cosine and one_cycle."""
-    final_fraction: float = 0.0
-    """Last learning rate over the peak, in [0, 1]: cosine, warmup_cosine, one_cycle and linear."""
-    decay_rate: float = 0.5
-    """Factor every decay_epochs, in (0, 1]: step and exponential."""
-    decay_epochs: float = 5.0
-    """Epochs between two factors, > 0: step and exponential."""
-
-    def __post_init__(self) -> None:
-        _require_choice(self, "optimizer", OptimizerName)
-        _require_choice(self, "schedule", ScheduleName)
-        _require_flag(self, "nesterov")
-        _require_range(self, "learning_rate", 0, 1_000_000, open_low=True)
-        _require_range(self, "momentum", 0, 0.9999)
-        _require_range(self, "weight_decay", 0, 1)
-        _require_range(self, "warmup_fraction", 0, 0.999, open_low=True)
-        _require_range(self, "initial_fraction", 0, 1)
-        _require_range(self, "final_fraction", 0, 1)
-        _require_range(self, "decay_rate", 0, 1, open_low=True)
-        _require_range(self, "decay_epochs", 0, open_low=True)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """Everything that determines a run."""
-
-    recipe: RecipeName = "best"
-    """The settings that the other flags change: best (the most accurate) or s6 (the original assignment's)."""
-    seed: int = 0
-    """Of weights, order, augmentation and dropout; 0 to 4,294,967,295."""
-    num_epochs: int = 19
-    """Passes over the training images, 1 to 10,000; the assignment asks for fewer than 20."""
-    batch_size: int = 64
-    """Images a step, 2 to the number of training images."""
-    label_smoothing: float = 0.0
-    """Share of the target spread evenly over the real classes, in [0, 0.9]."""
+    recipe: Annotated[
+        RecipeName, Setting("Settings to start from: the most accurate (best) or the original assignment's (s6).")
+    ] = "best"
+    seed: Annotated[int, Setting("Seed of weights, image order, augmentation and dropout.", 0, 2**32 - 1)] = 0
+    num_epochs: Annotated[int, Setting("Number of passes over the training images.", 1, 10_000)] = 19
+    batch_size: Annotated[int, Setting("Number of images per step, at most that of the training images.", 2)] = 64
+    label_smoothing: Annotated[float, Setting("Share of the target spread over all classes.", 0, 0.9)] = 0.0
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
-    def __post_init__(self) -> None:
-        _require_choice(self, "recipe", RecipeName)
-        _require_count(self, "seed", 0, 2**32 - 1)
-        _require_count(self, "num_epochs", 1, 10_000)
-        _require_count(self, "batch_size", 2)
-        _require_range(self, "label_smoothing", 0, 0.9)
-
 
 class Hyperparameters(NamedTuple):
-    """The numbers of a run that are traced: lanes of one compiled program may differ in each of them.
+    """The numbers of a run that are inputs of its compiled program: its lanes may differ in each of them.
 
-    Scalars, or arrays ``[lanes]``; their meaning is that of the settings of the same name.
+    They are scalars, or arrays ``[lanes]``, with the meaning of the settings of the same name.
     """
 
     seed: Any
@@ -223,8 +153,33 @@ class Hyperparameters(NamedTuple):
     @classmethod
     def of(cls, config: TrainConfig) -> "Hyperparameters":
         """Collects one run's numbers from its settings."""
-        sections = (config, config.model, config.optimizer, config.augment)
-        return cls(**{name: getattr(s, name) for s in sections for name in cls._fields if hasattr(s, name)})
+        settings = flatten(config)
+        return cls(*(settings[name] for name in cls._fields))
+
+
+class StaticSettings(NamedTuple):
+    """The settings that shape the compiled program: runs that differ in one of them need programs of their own.
+
+    ``uses_dropout`` and ``augments`` tell whether the program contains dropout and augmentation at all; every other
+    field has the meaning of the setting of the same name.
+    """
+
+    num_epochs: int
+    batch_size: int
+    optimizer: OptimizerName
+    nesterov: bool
+    schedule: ScheduleName
+    convolution: ConvName
+    precision: Precision
+    uses_dropout: bool
+    augments: bool
+
+    @classmethod
+    def of(cls, config: TrainConfig) -> "StaticSettings":
+        """Collects one run's static settings."""
+        settings = flatten(config)
+        settings |= {"uses_dropout": config.model.uses_dropout, "augments": config.augment.enabled}
+        return cls(*(settings[name] for name in cls._fields))
 
 
 RECIPES: dict[str, TrainConfig] = {
@@ -245,7 +200,7 @@ RECIPES: dict[str, TrainConfig] = {
 
 
 def to_json(config: TrainConfig) -> str:
-    """Writes a configuration as JSON, one object a section."""
+    """Writes settings as JSON, with one object per section."""
     return json.dumps(dataclasses.asdict(config), indent=2, default=str) + "\n"
 
 
@@ -254,34 +209,13 @@ def from_json(text: str, source: str) -> TrainConfig:
 
     Args:
         text: The JSON.
-        source: What to call it in an error, such as its path.
+        source: What an error message calls it, such as its path.
 
     Raises:
-        InputError: The text is not such JSON, or a setting in it is unknown or out of range.
+        InputError: The text is not JSON, or a setting in it is unknown or has a value that is not allowed.
     """
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{source} is not JSON ({error}): give a config.json that a run wrote") from None
-    sections = {"data": DataConfig, "model": ModelConfig, "optimizer": OptimizerConfig, "augment": AugmentConfig}
-    return _from_mapping(TrainConfig, values, source, sections)
-
-
-def _from_mapping(kind: Any, values: Any, source: str, sections: dict[str, Any] | None = None) -> Any:
-    """Makes a dataclass from a mapping, refusing settings that it does not have."""
-    if not isinstance(values, dict):
-        raise InputError(f"{source} must hold a JSON object with settings, got {type(values).__name__}")
-    known = [f.name for f in dataclasses.fields(kind)]
-    unknown = [name for name in values if name not in known]
-    if unknown:
-        raise InputError(f"{source} has the unknown setting {unknown[0]!r}; the settings there are {', '.join(known)}")
-    arguments = dict(values)
-    for name, section in (sections or {}).items():
-        if name in arguments:
-            arguments[name] = _from_mapping(section, arguments[name], source)
-    if isinstance(arguments.get("data_dir"), str):
-        arguments["data_dir"] = Path(arguments["data_dir"])
-    try:
-        return kind(**arguments)
-    except InputError as error:
-        raise InputError(f"{error} (in {source})") from None
+    return from_mapping(TrainConfig(), values, source)
