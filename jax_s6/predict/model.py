@@ -1,4 +1,4 @@
-"""A trained network as one object: where its weights come from, and its answers about arrays of images."""
+"""A trained network as one object: loaded from a file of weights, it makes predictions for arrays of images."""
 
 import functools
 import json
@@ -15,18 +15,18 @@ from jax.sharding import PartitionSpec as P
 from jax_s6 import backend
 from jax_s6.config import ModelConfig
 from jax_s6.errors import InputError
-from jax_s6.network import net as model
-from jax_s6.network import weights
+from jax_s6.network import net, weights
 
 DEFAULT_MODEL = Path(__file__).parent / "_model" / "params.safetensors"
-"""The network that ships with the package; what made it is in the JSON file beside it."""
+"""The network that ships with the package; the JSON file beside it tells how it was trained."""
 PARAMS_FILE = "params.safetensors"
 NUM_LABELS = 10
-"""The first outputs, which labels use: all data sets here have ten classes."""
-_BATCH_SIZES = (1, 8, 64, 512)  # each is compiled once, so few
+"""Labels use the first ten outputs, since all data sets have ten classes."""
+_BATCH_SIZES = (1, 8, 64, 512)  # few, because each is compiled separately
 _FASHION = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 _KMNIST = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
 _CLASS_NAMES = {"fashion_mnist": _FASHION, "kmnist": _KMNIST}
+_NUMBERS = tuple(str(output) for output in range(net.NUM_OUTPUTS))
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,41 +35,42 @@ class Model:
 
     Attributes:
         variables: ``{"params": ..., "batch_stats": ...}``, float32 arrays.
-        class_names: 16 names, one an output; digits are their own, and outputs that no label uses have numbers.
-        source: Where the weights came from, for messages.
+        class_names: The names of the 16 outputs: the digits, or the classes of the data set; the outputs that no label
+            uses are named by their numbers.
+        source: The file of the weights, for titles.
     """
 
     variables: dict[str, Any]
-    class_names: tuple[str, ...]
-    source: str
+    class_names: tuple[str, ...] = _NUMBERS
+    source: str = ""
 
     def logits(self, images: Any) -> np.ndarray:
-        """Computes the inputs of the log-softmax.
+        """Compute the inputs of the log-softmax.
 
         Args:
             images: uint8 or floating, in ``[0, 255]``, light on dark as MNIST: ``[n, 28, 28, 1]``, ``[n, 28, 28]``, or
-                one ``[28, 28]``.
+                one image ``[28, 28]``.
 
         Returns:
             float32 ``[n, 16]``.
 
         Raises:
-            InputError: The array has another shape or type, or numbers outside of the range, or all in [0, 1].
+            InputError: The array has another shape or type, or values out of range, or all values are in [0, 1].
         """
         images, most = _check_images(images), _BATCH_SIZES[-1]
         parts = [self._batch(images[start : start + most]) for start in range(0, len(images), most)]
-        return np.concatenate(parts) if parts else np.zeros((0, model.NUM_OUTPUTS), np.float32)
+        return np.concatenate(parts) if parts else np.zeros((0, net.NUM_OUTPUTS), np.float32)
 
     def predict(self, images: Any) -> np.ndarray:
-        """Names the most probable output of each image, int32 ``[n]``, of images as ``logits`` takes them."""
+        """Return the most probable output for each image: int32 ``[n]``, for images as ``logits`` takes them."""
         return self.logits(images).argmax(1).astype(np.int32)
 
     def predict_proba(self, images: Any) -> np.ndarray:
-        """Computes the softmax over the 16 outputs, float32 ``[n, 16]``, of images as ``logits`` takes them."""
+        """Return the probabilities of the 16 outputs: float32 ``[n, 16]``, for images as ``logits`` takes them."""
         return np.array(jax.nn.softmax(self.logits(images)))
 
     def _batch(self, images: np.ndarray) -> np.ndarray:
-        """Computes one batch, padded to the next of a few sizes."""
+        """Compute one batch, padded to the next larger of a few sizes."""
         count = len(images)
         padded = np.zeros((min(size for size in _BATCH_SIZES if size >= count), *images.shape[1:]), images.dtype)
         padded[:count] = images
@@ -81,40 +82,40 @@ class Model:
 
 
 def make_apply(variables: Mapping[str, Any], config: ModelConfig | None = None) -> Callable[[Any], jax.Array]:
-    """Makes the compiled network.
+    """Make a compiled function that evaluates the network.
 
-    Its weights are constants of the program: to pass 36 arrays takes as long as to judge an image. On CPU, large
-    batches are judged in parts whose activations stay in the cache, five times as fast as at once, and by as many
-    devices as divide the parts.
+    The weights are constants of the program, because passing 36 arrays takes as long as evaluating one image. On CPU, a
+    large batch is evaluated in parts, whose activations stay in the cache: this is five times as fast as all at once.
+    The parts are shared equally between devices.
 
     Args:
         variables: ``{"params": ..., "batch_stats": ...}``.
-        config: How to compute; as the platform does it by default if None.
+        config: The convolution and the precision; the platform's defaults if None.
 
     Returns:
-        ``(images) -> logits``, of images ``[n, 28, 28, 1]`` as the network takes them, float32 ``[n, 16]``; n is at
-        most, or a multiple of, 64.
+        A function from images, uint8 or float32 ``[n, 28, 28, 1]`` in ``[0, 255]``, to logits, float32 ``[n, 16]``; n
+        is at most 64 or a multiple of 64.
     """
-    net = model.create(config or ModelConfig())
+    module = net.create(config or ModelConfig())
 
     def apply(images: jax.Array) -> Any:
-        return net.apply(variables, images)
+        return module.apply(variables, images)
 
     @jax.jit
-    def in_parts(images: jax.Array) -> jax.Array:
+    def apply_in_parts(images: jax.Array) -> jax.Array:
         part = backend.judged_at_once(len(images))
         parts = images.reshape(-1, part, *images.shape[1:])
         if len(parts) == 1:
             return apply(images)
         mesh, split = Mesh(np.array(backend.judging_devices(len(parts))), ("device",)), P("device")
-        judge = jax.shard_map(lambda parts: jax.lax.map(apply, parts), mesh=mesh, in_specs=split, out_specs=split)
-        return judge(parts).reshape(-1, model.NUM_OUTPUTS)
+        shared = jax.shard_map(lambda parts: jax.lax.map(apply, parts), mesh=mesh, in_specs=split, out_specs=split)
+        return shared(parts).reshape(-1, net.NUM_OUTPUTS)
 
-    return in_parts
+    return apply_in_parts
 
 
 def _check_images(images: Any) -> np.ndarray:
-    """Returns ``[n, 28, 28, 1]``, uint8 or float32, or raises InputError."""
+    """Return the images as uint8 or float32 ``[n, 28, 28, 1]``, or raise InputError."""
     images = np.asarray(images)
     if images.ndim == 2:
         images = images[None]
@@ -134,14 +135,14 @@ def _check_images(images: Any) -> np.ndarray:
 
 
 def load_model(run: str | Path | None = None) -> Model:
-    """Loads a trained network.
+    """Load a trained network.
 
     Args:
         run: A run's folder, a ``params.safetensors``, a PyTorch state dict of the reference's ``Net`` in safetensors,
             or None for the network that ships with the package.
 
     Returns:
-        The network: ``load_model(run).predict(images)``.
+        The network; ``load_model(run).predict(images)`` returns its predictions.
 
     Raises:
         InputError: There is no such file, or it does not hold this network.
@@ -150,22 +151,21 @@ def load_model(run: str | Path | None = None) -> Model:
     if not file.is_file():
         what = f"{run} has no {PARAMS_FILE}" if Path(str(run)).expanduser().is_dir() else f"{file} does not exist"
         raise InputError(f"run {what}: give the folder of a finished run, or a safetensors file")
-    names = _CLASS_NAMES.get(_dataset_of(file), ())
-    class_names = (*names, *map(str, range(len(names), model.NUM_OUTPUTS)))
     variables = weights.load(file)
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(variables)):
-        raise InputError(f"run {file} holds weights that are not finite: it diverged, so give another run")
-    return Model(variables, class_names, str(file))
+        raise InputError(f"run {file} has weights that are not finite, because training diverged: give another run")
+    names = _CLASS_NAMES.get(_dataset_of(file), ())
+    return Model(variables, names + _NUMBERS[len(names) :], str(file))
 
 
 def weights_file(run: str | Path | None = None) -> Path:
-    """Returns the file of the weights that ``load_model`` reads, which need not exist."""
+    """Return the file of weights that ``load_model`` reads; it need not exist."""
     path = DEFAULT_MODEL if run is None else Path(run).expanduser()
     return path / PARAMS_FILE if path.is_dir() else path
 
 
 def _dataset_of(file: Path) -> str:
-    """Reads the data set's name from the run's settings beside the weights; mnist if there are none."""
+    """Read the data set's name from the run's settings beside the weights; mnist if there are none."""
     try:
         return str(json.loads((file.parent / "config.json").read_text(encoding="utf-8"))["data"]["dataset"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):

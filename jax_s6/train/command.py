@@ -14,10 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from jax_s6 import backend, cli
+from jax_s6 import backend, cli, data
 from jax_s6.config import RECIPES, Hyperparameters, TrainConfig, from_json, to_json
-from jax_s6.data import cache as data_cache
-from jax_s6.data import dataset as data
 from jax_s6.errors import InputError
 from jax_s6.network import net as model
 from jax_s6.network import weights
@@ -242,7 +240,7 @@ def main(args: Sequence[str] | None = None) -> None:
 def _run(command: TrainCommand, out: Path, stopper: stopping.Stopper) -> None:
     config = command.run
     backend.use_cpu_devices()
-    backend.use_compilation_cache(data_cache.cache_folder())
+    backend.use_compilation_cache(backend.cache_folder())
     dataset = data.load(config.data)
     prepared = prepare(config, dataset, command.devices)
     about = identity(dataclasses.asdict(config), dataset.checksum)
