@@ -1,4 +1,4 @@
-"""Runs ``python -m jax_s6.export``."""
+"""Run ``python -m jax_s6.export``."""
 
 from jax_s6 import cli
 from jax_s6.export.command import main

@@ -1,15 +1,14 @@
-"""Where weights came from, and the JSON card that goes with every exported file."""
+"""The JSON card beside every exported file: what the file contains, and how the network was trained."""
 
-import dataclasses
 import hashlib
 import json
 import shlex
 from pathlib import Path
 from typing import Any
 
-from jax_s6 import config as configs
-from jax_s6.config import RECIPES, TrainConfig
+from jax_s6.config import RECIPES, TrainConfig, from_json
 from jax_s6.errors import InputError
+from jax_s6.settings import flatten
 
 INPUT = "images: uint8 [batch, 28, 28, 1], 0 to 255, light on dark as MNIST"
 TORCH_INPUT = (
@@ -20,18 +19,18 @@ _KEPT = ("recipe", "seed", "num_params", "num_epochs", "test_accuracy", "test_lo
 
 
 def card_path(file: Path) -> Path:
-    """Returns the card's place, beside its file: ``model.onnx.json``."""
+    """Return the path of a file's card, such as ``model.onnx.json``."""
     return file.with_name(f"{file.name}.json")
 
 
 def read_provenance(weights_file: Path) -> dict[str, Any]:
-    """Finds out what made some weights.
+    """Find out how a network was trained.
 
     Args:
-        weights_file: In a run's folder, or with a card beside it.
+        weights_file: The file of its weights, in a run's folder or with a card beside it.
 
     Returns:
-        The command, and what of the run's summary tells how good it is; empty where nothing is known.
+        The command, and the settings and results in the run's summary; empty if nothing is known.
     """
     card = _read_json(card_path(weights_file))
     if isinstance(card.get("provenance"), dict):
@@ -40,13 +39,13 @@ def read_provenance(weights_file: Path) -> dict[str, Any]:
     provenance = {name: summary[name] for name in _KEPT if name in summary}
     try:
         settings = (weights_file.parent / "config.json").read_text(encoding="utf-8")
-        return {"command": command_of(configs.from_json(settings, "config.json")), **provenance}
+        return {"command": command_of(from_json(settings, "config.json")), **provenance}
     except (OSError, UnicodeDecodeError, InputError):
         return provenance
 
 
 def make_card(file: Path, provenance: dict[str, Any], kind: str, verified: dict[str, Any]) -> dict[str, Any]:
-    """Describes an exported file: what it takes and gives, what made it, and how it was checked."""
+    """Describe an exported file: its input and output, how the network was trained, and how the file was verified."""
     return {
         "format": kind,
         "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
@@ -58,24 +57,20 @@ def make_card(file: Path, provenance: dict[str, Any], kind: str, verified: dict[
 
 
 def command_of(config: TrainConfig) -> str:
-    """Writes the command line that trains with these settings: the recipe, and the flags that differ from it."""
-    base, words = RECIPES[config.recipe], ["python", "-m", "jax_s6.train", "--recipe", config.recipe]
-    sections = [(base, config)]
-    sections += [(getattr(base, f.name), getattr(config, f.name)) for f in dataclasses.fields(config)]
-    for before, after in sections:
-        for f in dataclasses.fields(after) if dataclasses.is_dataclass(after) else ():
-            value = getattr(after, f.name)
-            if dataclasses.is_dataclass(value) or f.name == "recipe" or value == getattr(before, f.name):
-                continue
-            flag = f"--{f.name.replace('_', '-')}"
-            if value is False or value is None:  # no flag takes back what a recipe has
-                return "python -m jax_s6.train --config config.json"
-            words += [flag] if value is True else [flag, str(value)]
+    """Return the command line that trains with these settings: the recipe, and the flags that differ from it."""
+    base, words = flatten(RECIPES[config.recipe]), ["python", "-m", "jax_s6.train", "--recipe", config.recipe]
+    for name, value in flatten(config).items():
+        if value == base[name]:
+            continue
+        if value is False or value is None:  # no flag can undo this setting of a recipe
+            return "python -m jax_s6.train --config config.json"
+        flag = f"--{name.replace('_', '-')}"
+        words += [flag] if value is True else [flag, str(value)]
     return shlex.join(words)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object; empty where there is none."""
+    """Read a JSON object; empty if there is none."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

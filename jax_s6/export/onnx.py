@@ -1,7 +1,7 @@
-"""The network as an ONNX graph of 26 nodes, by hand: a convolution, a ReLU and a batch normalisation are one node each.
+"""The network as an ONNX graph of 26 nodes: a convolution, a ReLU and a batch normalization are one node each.
 
-jax2onnx 0.17.1 does not take CHWN convolutions, and of an NCHW rewriting of the network it makes 44 nodes, among them
-separate biases, unfolded normalisation and squeezes, with names such as ``const_0`` and ``in_0``.
+The graph is built by hand because jax2onnx 0.17.1 does not accept CHWN convolutions. For an NCHW version of the network
+it makes 44 nodes, with separate biases, unfolded normalization, squeezes, and names such as ``const_0`` and ``in_0``.
 """
 
 from collections.abc import Mapping
@@ -10,23 +10,22 @@ from typing import Any
 import numpy as np
 
 from jax_s6.errors import InputError
-from jax_s6.network import net as model
-from jax_s6.network import weights
+from jax_s6.network import net, weights
 
 OPSET, IR_VERSION = 17, 8
-"""Of ONNX 1.12 (2022): nothing newer is needed, and older runtimes read it."""
+"""The versions of ONNX 1.12 (2022): nothing newer is needed, and older runtimes can read them."""
 
 
 def to_onnx(variables: Mapping[str, Any], metadata: Mapping[str, str]) -> Any:
-    """Builds the model.
+    """Build the model.
 
     Args:
         variables: ``{"params": ..., "batch_stats": ...}``.
-        metadata: Strings that the model carries along.
+        metadata: Strings to store in the model.
 
     Returns:
-        An ``onnx.ModelProto``: ``images`` uint8 ``[batch, 28, 28, 1]`` to ``logits`` float32 ``[batch, 16]``, weights
-        by PyTorch's names (``conv1.0.weight``), checked by ONNX's own checker, shapes inferred.
+        An ``onnx.ModelProto`` from ``images``, uint8 ``[batch, 28, 28, 1]``, to ``logits``, float32 ``[batch, 16]``.
+        Its weights have PyTorch's names (``conv1.0.weight``); ONNX's checker has checked it and inferred its shapes.
 
     Raises:
         InputError: The package onnx is not installed.
@@ -38,25 +37,24 @@ def to_onnx(variables: Mapping[str, Any], metadata: Mapping[str, str]) -> Any:
         raise InputError("format onnx needs the package onnx: pip install 'jax-s6[onnx]'") from None
 
     arrays = weights.to_torch_state_dict(variables)
-    scale, offset = 1 / (255 * model.STD), -model.MEAN / model.STD
+    scale, offset = 1 / (255 * net.STD), -net.MEAN / net.STD
     arrays |= {"normalize.scale": np.array(scale, np.float32), "normalize.offset": np.array(offset, np.float32)}
-    nodes = _nodes(helper)
     graph = helper.make_graph(
-        nodes,
+        _nodes(helper),
         "jax_s6",
         [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", 28, 28, 1])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", model.NUM_OUTPUTS])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", net.NUM_OUTPUTS])],
         [numpy_helper.from_array(array, name) for name, array in arrays.items()],
     )
     opset = helper.make_operatorsetid("", OPSET)
-    made = helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="jax_s6")
-    helper.set_model_props(made, dict(metadata))
-    onnx.checker.check_model(made, full_check=True)
-    return onnx.shape_inference.infer_shapes(made, strict_mode=True)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="jax_s6")
+    helper.set_model_props(model, dict(metadata))
+    onnx.checker.check_model(model, full_check=True)
+    return onnx.shape_inference.infer_shapes(model, strict_mode=True)
 
 
 def _nodes(helper: Any) -> list[Any]:
-    """Lists the graph's nodes in order, each named by its output."""
+    """List the graph's nodes in order, each named after its output."""
     nodes: list[Any] = []
 
     def add(kind: str, inputs: list[str], output: str, **attributes: Any) -> str:

@@ -1,4 +1,4 @@
-"""Runs ``python -m jax_s6.predict``."""
+"""Run ``python -m jax_s6.predict``."""
 
 from jax_s6 import cli
 from jax_s6.predict.command import main

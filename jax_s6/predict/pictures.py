@@ -1,4 +1,4 @@
-"""Image files as arrays: which files, how they are read, and what is refused. Nothing here knows about networks."""
+"""Find picture files, read them as arrays, and refuse those that cannot be used. Nothing here knows about networks."""
 
 import glob
 import warnings
@@ -9,31 +9,31 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from jax_s6.errors import InputError
-from jax_s6.predict import digit as predict_digit
+from jax_s6.predict.digit import SIZE, to_digit
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 MAX_PIXELS = 64_000_000
-"""Images with more are refused, before they are unpacked: a few kB can hold gigabytes of one colour."""
+"""Larger pictures are refused before they are unpacked: a file of a few kB can unpack to gigabytes of one colour."""
 MAX_FILE_BYTES = 512 * 2**20
-_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")  # to Pillow, JPEG takes in MPO, which many telephones write
-_MAX_SIDE = 1024  # of what a digit is looked for in: more only costs time
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")  # Pillow's JPEG includes MPO, which many phones write
+_MAX_SIDE = 1024  # pixels; larger pictures are scaled down to this, which saves time
 
 
 def find_files(images: Sequence[str]) -> Iterator[Path]:
-    """Lists the files that arguments name, in order.
+    """Yield the files that the arguments name, in order.
 
     Args:
-        images: Files, folders (of which the pictures are taken, by their suffix, sorted) and globs (``**`` too).
+        images: Files, folders and globs (``**`` too); of a folder, the files with a picture's suffix, sorted.
 
     Raises:
-        InputError: A file does not exist, or a folder or a glob has no picture.
+        InputError: A folder contains no picture, or a glob matches no file.
     """
     for name in images:
         path = Path(name).expanduser()
         if path.is_dir():
             found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
             if not found:
-                raise InputError(f"images {name} is a folder without a picture ({', '.join(SUFFIXES)}): name another")
+                raise InputError(f"images {name} is a folder without a picture ({', '.join(SUFFIXES)}): give another")
             yield from found
         elif path.exists() or not glob.has_magic(name):
             yield path
@@ -45,56 +45,56 @@ def find_files(images: Sequence[str]) -> Iterator[Path]:
 
 
 def read_digit(path: Path, *, raw: bool = False) -> np.ndarray:
-    """Reads a picture of one digit in MNIST's form.
+    """Read a picture of one digit and bring it into MNIST's form.
 
     Args:
         path: The file.
-        raw: Whether it is in that form already: 28x28, light on dark, centred.
+        raw: Whether it already has that form: 28x28, light on dark, centred.
 
     Returns:
         uint8 ``[28, 28]``.
 
     Raises:
-        InputError: It is not a picture that can be used.
+        InputError: The picture cannot be used.
     """
     grey = read_grey(path)
     if not raw:
         try:
-            return predict_digit.to_digit(grey)
+            return to_digit(grey)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
-    if grey.shape != (28, 28):
+    if grey.shape != (SIZE, SIZE):
         height, width = grey.shape
-        raise InputError(f"{path} is {width}x{height}, but raw takes 28x28 as in MNIST: leave --raw out")
+        raise InputError(f"{path} is {width}x{height}, but raw needs 28x28 as in MNIST: leave --raw out")
     return np.round(255 * grey).astype(np.uint8)
 
 
 def read_grey(path: Path) -> np.ndarray:
-    """Reads a picture as grey levels, upright, its longer side at most 1,024 pixels.
+    """Read a picture as grey levels, upright, its longer side at most 1,024 pixels.
 
     Args:
-        path: A PNG, JPEG, BMP, TIFF or WebP file of any mode; of several frames the first is taken.
+        path: A PNG, JPEG, BMP, TIFF or WebP file of any mode; of several frames, the first is read.
 
     Returns:
-        float32 ``[height, width]`` in ``[0, 1]``; transparent pixels are as far from the opaque ones as can be.
+        float32 ``[height, width]`` in ``[0, 1]``; transparent pixels become white around dark ink, black around light ink.
 
     Raises:
-        InputError: It cannot be read, is not such a picture, is damaged or is too large.
+        InputError: The file cannot be read, has another format, is damaged or is too large.
     """
     try:
-        if not path.is_file():  # nor may it be a pipe or a device, which could go on forever
-            raise InputError(f"{path} {'is not a file' if path.exists() else 'does not exist'}: name a picture")
+        if not path.is_file():  # a pipe or a device could have no end
+            raise InputError(f"{path} {'is not a file' if path.exists() else 'does not exist'}: give a picture")
         if path.stat().st_size > MAX_FILE_BYTES:
             raise InputError(f"{path} has more than {MAX_FILE_BYTES >> 20} MiB: give a smaller picture")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd metadata, and of sizes, which are checked here
+            warnings.simplefilter("ignore")  # about odd metadata, and about sizes, which are checked below
             with Image.open(path, formats=_FORMATS) as image:
                 return _to_grey(image, path)
     except InputError:
         raise
     except Image.DecompressionBombError:
         raise InputError(f"{path} has more than {MAX_PIXELS:,} pixels: give a smaller picture") from None
-    except Exception as error:  # a damaged file brings whatever its decoder trips over: struct.error, KeyError, ...
+    except Exception as error:  # for a damaged file, decoders raise anything: struct.error, KeyError, ...
         reason = "" if isinstance(error, Image.UnidentifiedImageError) else f" ({' '.join(str(error).split())[:120]})"
         raise InputError(
             f"{path} cannot be read as a picture{reason}: give a whole PNG, JPEG, BMP, TIFF or WebP"
@@ -102,15 +102,15 @@ def read_grey(path: Path) -> np.ndarray:
 
 
 def _to_grey(image: Image.Image, path: Path) -> np.ndarray:
-    """Converts an open image of any mode."""
+    """Convert an open image of any mode to grey levels."""
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise InputError(f"{path} has {width}x{height} pixels, more than {MAX_PIXELS:,}: give a smaller picture")
     if image.format == "JPEG":
-        image.draft(None, (_MAX_SIDE, _MAX_SIDE))  # decodes at 1/2 to 1/8 of the size, much sooner
+        image.draft(None, (_MAX_SIDE, _MAX_SIDE))  # decodes at 1/2 to 1/8 of the size, which is much faster
     image.load()
     upright: Image.Image = ImageOps.exif_transpose(image)
-    if upright.mode[0] in "IF":  # 16 and 32 bits: scaled by what is there, since the range is anyone's guess
+    if upright.mode[0] in "IF":  # 16 or 32 bits, whose range is unknown: scaled by the values
         return _shrink(_stretch(np.asarray(upright, np.float32), upright.mode))
     if "transparency" in upright.info or upright.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
         grey, alpha = (np.asarray(band, np.float32) / 255 for band in upright.convert("RGBA").convert("LA").split())
@@ -120,7 +120,7 @@ def _to_grey(image: Image.Image, path: Path) -> np.ndarray:
 
 
 def _stretch(values: np.ndarray, mode: str) -> np.ndarray:
-    """Scales to ``[0, 1]``: 16-bit files by their range, others by their values, of which NaN and infinity are 0."""
+    """Scale to ``[0, 1]``: 16-bit files by their range, others by their values, with NaN and infinity as 0."""
     if mode.startswith("I;16"):
         return values / 65535
     values = np.where(np.isfinite(values), values, 0).astype(np.float64)
@@ -131,7 +131,7 @@ def _stretch(values: np.ndarray, mode: str) -> np.ndarray:
 
 
 def _shrink(grey: np.ndarray) -> np.ndarray:
-    """Averages blocks of pixels so that the longer side is at most 1,024."""
+    """Average blocks of pixels so that the longer side is at most 1,024."""
     factor = -(-max(grey.shape) // _MAX_SIDE)
     if factor == 1:
         return grey
