@@ -3,7 +3,8 @@
 import dataclasses
 import math
 
-from jax_s6.config import RECIPES, AugmentConfig, ModelConfig, OptimizerConfig, TrainConfig
+from jax_s6.config import RECIPES, AugmentConfig, OptimizerConfig, TrainConfig
+from jax_s6.settings import flatten, replace
 
 QUALITY = TrainConfig(num_epochs=1, optimizer=OptimizerConfig(learning_rate=0.1))
 STRENGTHS = ("rotation", "shift", "scale", "shear", "elastic")
@@ -18,9 +19,7 @@ IN_TORCH = {
 
 def named(name: str, precision: str = "float32") -> TrainConfig:
     """Returns recipe ``best`` as it is now, or ``quality``."""
-    config = {"best": RECIPES["best"], "quality": QUALITY}[name]
-    model = dataclasses.replace(config.model, precision=precision)  # pyright: ignore[reportArgumentType]
-    return dataclasses.replace(config, model=model)
+    return replace({"best": RECIPES["best"], "quality": QUALITY}[name], {"precision": precision})
 
 
 def require_torch_can(config: TrainConfig) -> None:
@@ -29,19 +28,10 @@ def require_torch_can(config: TrainConfig) -> None:
     Raises:
         ValueError: It does not.
     """
-    plain = TrainConfig()
-    for section, usual in (
-        (config, plain),
-        (config.optimizer, plain.optimizer),
-        (config.augment, plain.augment),
-        (config.model, ModelConfig()),
-    ):
-        for field in dataclasses.fields(section):
-            value = getattr(section, field.name)
-            if field.name in IN_TORCH or dataclasses.is_dataclass(value):
-                continue
-            if value != getattr(usual, field.name):
-                raise ValueError(f"the recipe has {field.name} {value}, which PyTorch's arm has not")
+    usual = flatten(TrainConfig())
+    for name, value in flatten(config).items():
+        if name not in IN_TORCH and value != usual[name]:
+            raise ValueError(f"the recipe has {name} {value}, which PyTorch's arm has not")
     if config.optimizer.optimizer not in ("sgd", "adamw"):
         raise ValueError(f"the recipe's optimizer is {config.optimizer.optimizer}, which PyTorch does not have")
 

@@ -11,12 +11,10 @@ import dataclasses
 import statistics
 from pathlib import Path
 
-from jax_s6 import backend
+from jax_s6 import backend, data
 from jax_s6.config import RECIPES, DataConfig, ModelConfig
-from jax_s6.data import cache as data_cache
-from jax_s6.data import dataset as data
+from jax_s6.settings import replace
 from jax_s6.sweep.run import sweep
-from jax_s6.training.plan import override
 
 START = {"batch_size": 64, "learning_rate": 0.1}
 WIDER = {"batch_size": 128, "learning_rate": 0.15}
@@ -49,7 +47,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/arms.csv"))
     options = parser.parse_args()
     backend.use_cpu_devices()
-    backend.use_compilation_cache(data_cache.cache_folder())
+    backend.use_compilation_cache(backend.cache_folder())
     plain = dataclasses.replace(RECIPES["best"], data=DataConfig(holdout=options.holdout), model=ModelConfig())
     dataset = data.load(plain.data)
     rows = {row["arm"]: row for row in read(options.out)}
@@ -58,7 +56,7 @@ def main() -> None:
         if done or not any(part in arm for part in options.arms):
             continue
         neutral = {"precision": options.precision, "elastic": 0.0, "anneal_fraction": 0.0}
-        config = override(plain, neutral | settings)
+        config = replace(plain, neutral | settings)
         result = sweep(config, {"seed": range(options.seeds)}, dataset)
         rows[arm] = summarize(arm, settings, result.rows)
         print(rows[arm], flush=True)

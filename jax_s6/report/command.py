@@ -1,6 +1,5 @@
 """The report: one HTML file with its data, charts and network inside. ``python -m jax_s6.report``."""
 
-import dataclasses
 import json
 import re
 from collections.abc import Sequence
@@ -10,10 +9,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from jax_s6 import backend, cli
+from jax_s6 import backend, cli, data
 from jax_s6.backprop import command as backprop
-from jax_s6.data import cache as data_cache
-from jax_s6.data import dataset as data
 from jax_s6.errors import InputError
 from jax_s6.network import net as model
 from jax_s6.predict.model import DEFAULT_MODEL, load_model
@@ -22,6 +19,7 @@ from jax_s6.report.folder import Folder, read_folder
 from jax_s6.runs.console import console
 from jax_s6.runs.files import make_folder, write_text
 from jax_s6.runs.score_card import score_card
+from jax_s6.settings import flatten
 
 PROG = "python -m jax_s6.report"
 ASSETS = Path(__file__).parent / "_page"
@@ -55,7 +53,7 @@ def main(args: Sequence[str] | None = None) -> None:
         raise InputError(f"out {out} is there and is not an HTML page: give another file")
     make_folder(out.parent)
     backend.use_cpu_devices()
-    backend.use_compilation_cache(data_cache.cache_folder())
+    backend.use_compilation_cache(backend.cache_folder())
     page = render(page_data(folders))
     if len(page.encode()) > MAX_BYTES:
         raise InputError(f"dirs give a page of more than {MAX_BYTES // 10**6} MB: name fewer folders")
@@ -124,12 +122,8 @@ def _model_data(folder: Folder) -> dict[str, Any]:
 
 def _settings(folder: Folder) -> list[tuple[str, str]]:
     """Flattens settings, versions and machine to rows of text."""
-    rows = []
     about = {key: folder.summary.get(key) for key in ("versions", "device", "machine", "data_checksum")}
-    for name, value in {**dataclasses.asdict(folder.config), **about}.items():
-        parts = value.items() if isinstance(value, dict) else [("", value)]
-        rows += [(f"{name}.{part}" if part else name, str(item)) for part, item in parts]
-    return rows
+    return [(name, str(value)) for name, value in flatten({**vars(folder.config), **about}, dotted=True).items()]
 
 
 def render(values: dict[str, Any]) -> str:

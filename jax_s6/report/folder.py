@@ -10,6 +10,7 @@ from jax_s6 import config as configs
 from jax_s6.config import TrainConfig
 from jax_s6.errors import InputError
 from jax_s6.predict.model import PARAMS_FILE
+from jax_s6.settings import replace
 
 MAX_CURVES = 300
 """The most lanes whose curves a page holds."""
@@ -91,7 +92,7 @@ def _read_sweep(path: Path, name: str, summary: dict[str, Any]) -> Folder:
     results = [_result(row["learning_rate"], row["test_accuracy"], row["diverged_at"] != "") for row in rows]
     base = configs.from_json(json.dumps(summary["config"]), f"{path / 'summary.json'}")
     best = summary["best_lane"]
-    config = grids.override(base, {key: best[key] for key in grids.SETTINGS if key in best})
+    config = replace(base, {key: best[key] for key in grids.SETTINGS if key in best})
     summary = {**summary, **{key: best[key] for key in ("test_accuracy", "num_epochs", "seed")}}
     return Folder(name, summary, config, lanes, len(rows) - len(chosen), results, _params(path))
 

@@ -1,24 +1,18 @@
 """The command ``python -m jax_s6.sweep``: train's flags, of which most take several values."""
 
-import ast
 import contextlib
-import dataclasses
-import inspect
 import shutil
 import sys
-import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import jax
 import tyro
 
-from jax_s6 import backend, cli
-from jax_s6.config import AugmentConfig, ModelConfig, OptimizerConfig, TrainConfig, to_json
-from jax_s6.data import cache as data_cache
-from jax_s6.data import dataset as data
+from jax_s6 import backend, cli, data
+from jax_s6.config import to_json
 from jax_s6.errors import InputError
 from jax_s6.network import weights
 from jax_s6.runs import checkpoints as checkpoint
@@ -29,8 +23,10 @@ from jax_s6.runs import tensorboard
 from jax_s6.runs.checkpoints import CheckpointConfig
 from jax_s6.runs.files import replacing, write_json, write_text
 from jax_s6.runs.processes import DistributedConfig
+from jax_s6.settings import replace
 from jax_s6.sweep import estimate as sweep_estimate
 from jax_s6.sweep import report as sweep_report
+from jax_s6.sweep.flags import SweepFlags, from_flags, to_flags
 from jax_s6.sweep.run import Listener, SweepResult, make_trainers, sweep
 from jax_s6.train.command import base_config
 from jax_s6.training import plan as grids
@@ -38,66 +34,6 @@ from jax_s6.training.lanes import GroupTrainer
 from jax_s6.training.plan import Plan
 
 PROG = "python -m jax_s6.sweep"
-_NOT_SWEPT = ("nesterov",)  # a flag without a value, as train's; from Python it can be varied
-
-
-def _help_of(kind: type) -> dict[str, str]:
-    """Reads the docstrings under a dataclass's fields, which tyro shows: they are not kept at run time."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
-    assert isinstance(body, ast.ClassDef)
-    texts = {}
-    for statement, after in zip(body.body, body.body[1:], strict=False):
-        if isinstance(statement, ast.AnnAssign) and isinstance(after, ast.Expr):
-            texts[ast.unparse(statement.target)] = ast.literal_eval(after.value)
-    return texts
-
-
-def _with_several_values(kind: Any, sections: dict[str, Any] | None = None) -> Any:
-    """Makes a dataclass like ``kind`` whose settings that a grid can vary are tuples."""
-    texts, fields = _help_of(kind), []
-    for f in dataclasses.fields(kind):
-        value_type = (sections or {}).get(f.name, f.type)
-        if f.name in grids.SETTINGS and f.name not in (*_NOT_SWEPT, *(sections or {})):
-            value_type = tuple[value_type, ...]
-        fields.append((f.name, Annotated[value_type, tyro.conf.arg(help=texts.get(f.name))]))
-    return dataclasses.make_dataclass(
-        kind.__name__, fields, namespace={"__doc__": kind.__doc__}, kw_only=True, frozen=True
-    )
-
-
-_SECTIONS = {
-    "model": _with_several_values(ModelConfig),
-    "optimizer": _with_several_values(OptimizerConfig),
-    "augment": _with_several_values(AugmentConfig),
-}
-GridConfig = _with_several_values(TrainConfig, _SECTIONS)
-
-
-def to_grid_config(config: TrainConfig) -> Any:
-    """Converts settings to the command line's form: each a tuple of one, the learning rates the assignment's six."""
-
-    def convert(kind: Any, values: Any) -> Any:
-        names = [f.name for f in dataclasses.fields(kind)]
-        kept = {name: getattr(values, name) for name in names}
-        swept = [n for n in names if n in grids.SETTINGS and n not in _NOT_SWEPT and not is_dataclass(kept[n])]
-        return kind(**kept | {name: grids.DEFAULT_GRID.get(name, (kept[name],)) for name in swept})
-
-    sections = {name: convert(kind, getattr(config, name)) for name, kind in _SECTIONS.items()}
-    return dataclasses.replace(convert(GridConfig, config), **sections)
-
-
-def from_grid_config(args: Any, base: TrainConfig) -> tuple[TrainConfig, dict[str, tuple[Any, ...]]]:
-    """Converts the command line's form to common settings and a grid."""
-    nesterov = {"nesterov": args.optimizer.nesterov}
-    config = dataclasses.replace(grids.override(base, nesterov), recipe=args.recipe, data=args.data)
-    given: dict[str, tuple[Any, ...]] = {}
-    for part in (args, args.model, args.optimizer, args.augment):
-        names = [f.name for f in dataclasses.fields(part)]
-        given |= {name: getattr(part, name) for name in names if isinstance(getattr(part, name), tuple)}
-    order = sorted(given, key=lambda name: (name == "seed", name != "learning_rate"))  # seeds side by side
-    given = {name: given[name] for name in order}
-    single = {name: values[0] for name, values in given.items() if len(values) == 1}
-    return grids.override(config, single), {name: values for name, values in given.items() if len(values) != 1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +44,7 @@ class SweepCommand:
     Batch size, epochs, optimizer, schedule and the like make groups, each compiled once.
     """
 
-    run: GridConfig  # pyright: ignore[reportInvalidTypeForm]
+    run: SweepFlags  # pyright: ignore[reportInvalidTypeForm]
     """Settings of the lanes; several values of one make the grid."""
     config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Start from the settings in a run's config.json instead of a recipe's."""
@@ -161,13 +97,13 @@ def main(args: Sequence[str] | None = None) -> None:
     """Runs the command."""
     args = list(sys.argv[1:] if args is None else args)
     base = base_config(args)
-    command = cli.parse(SweepCommand, prog=PROG, default=SweepCommand(run=to_grid_config(base)), args=args)
-    config, grid = from_grid_config(command.run, base)
+    command = cli.parse(SweepCommand, prog=PROG, default=SweepCommand(run=to_flags(base)), args=args)
+    config, grid = from_flags(command.run, base)
     plan = grids.make_plan(config, grid)
     if command.prune and not config.data.holdout:
         raise InputError("prune judges lanes on held-out images, but holdout is 0: give --holdout, such as 5000")
     backend.use_cpu_devices()
-    backend.use_compilation_cache(data_cache.cache_folder())
+    backend.use_compilation_cache(backend.cache_folder())
     if command.processes.distributed:
         distributed.initialize(command.processes)
     # After initialize, with which JAX takes SIGTERM for itself.
@@ -239,7 +175,7 @@ def write_sweep(out: Path, plan: Plan, result: SweepResult) -> None:
     sweep_report.write_csv(out / "history.csv", result.history)
     sweep_report.plot_sweep(out / "sweep.png", result.rows, result.history, plan.grid)
     best = result.summary["best_lane"]["lane"]  # predict, export and report take the folder for that lane's run
-    write_text(out / "config.json", to_json(grids.override(plan.config, plan.settings(best))))
+    write_text(out / "config.json", to_json(replace(plan.config, plan.settings(best))))
     with replacing(out / "params.safetensors") as part:
         weights.save(part, jax.tree.map(lambda x: x[best], result.variables), {"lane": str(best)})
     write_json(out / "summary.json", sweep_report.finite(result.summary))

@@ -7,11 +7,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from jax_s6.data.dataset import Dataset
+from jax_s6.data import Dataset
 from jax_s6.errors import InputError
 from jax_s6.network import net as model
 from jax_s6.runs.environment import environment
 from jax_s6.runs.records import Records
+from jax_s6.settings import flatten
 from jax_s6.training import plan as grids
 from jax_s6.training.lanes import GroupTrainer
 from jax_s6.training.plan import Plan
@@ -110,7 +111,7 @@ def _summary(
     groups = [
         {
             "lanes": len(t.group.lanes),
-            "settings": {name: grids.get_setting(t.group.config, name) for name in grids.STATIC},
+            "settings": {name: flatten(t.group.config)[name] for name in grids.STATIC},
             "devices": len(t.arrangement.devices),
             "batch_split_over": len(t.arrangement.devices) // t.arrangement.lane_devices,
             "width": t.arrangement.width,

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from jax_s6.config import AugmentConfig, Hyperparameters, ModelConfig, OptimizerConfig, TrainConfig
+from jax_s6.config import Hyperparameters, TrainConfig
 from jax_s6.errors import InputError
+from jax_s6.settings import flatten, replace
 from jax_s6.training.augmentation import STRENGTHS
 
 DEFAULT_GRID = {"learning_rate": (0.1, 0.2, 0.5, 0.8, 1.0, 2.0)}
@@ -22,11 +23,6 @@ STATIC = ("num_epochs", "batch_size", "optimizer", "nesterov", "schedule", "conv
 """Settings that shape the program: each combination is a group of its own, compiled once."""
 SETTINGS = (*Hyperparameters._fields, *STATIC)
 """Everything that a grid may vary."""
-_SECTION_OF = {
-    field.name: section
-    for section, kind in (("model", ModelConfig), ("optimizer", OptimizerConfig), ("augment", AugmentConfig))
-    for field in dataclasses.fields(kind)
-}
 
 
 @dataclass(frozen=True)
@@ -78,26 +74,6 @@ class Plan:
         return Hyperparameters(*(self.columns[name][lanes] for name in Hyperparameters._fields))
 
 
-def get_setting(config: TrainConfig, name: str) -> Any:
-    """Reads a setting, wherever in the configuration it is."""
-    section = _SECTION_OF.get(name)
-    return getattr(getattr(config, section) if section else config, name)
-
-
-def override(config: TrainConfig, settings: Mapping[str, Any]) -> TrainConfig:
-    """Changes settings, wherever in the configuration they are.
-
-    Raises:
-        InputError: A value is out of range.
-    """
-    changes: dict[str | None, dict[str, Any]] = {}
-    for name, value in settings.items():
-        changes.setdefault(_SECTION_OF.get(name), {})[name] = value
-    top = changes.pop(None, {})
-    sections = {s: dataclasses.replace(getattr(config, s), **values) for s, values in changes.items() if s}
-    return dataclasses.replace(config, **top, **sections)
-
-
 def make_plan(config: TrainConfig, grid: Mapping[str, Sequence[Any]]) -> Plan:
     """Lays out the product of a grid's values.
 
@@ -119,8 +95,9 @@ def make_plan(config: TrainConfig, grid: Mapping[str, Sequence[Any]]) -> Plan:
         product = " x ".join(f"{len(values)} of {name}" for name, values in axes.items() if len(values) > 1)
         raise InputError(f"the grid must have <= {MAX_LANES:,} lanes, got {num_lanes:,} ({product}): give fewer values")
     places = dict(zip(axes, np.unravel_index(np.arange(num_lanes), shape), strict=True)) if axes else {}
+    common = flatten(config)
     columns = {
-        name: np.asarray(axes[name])[places[name]] if name in axes else np.full(num_lanes, get_setting(config, name))
+        name: np.asarray(axes[name])[places[name]] if name in axes else np.full(num_lanes, common[name])
         for name in SETTINGS
     }
     swept = {name: values for name, values in axes.items() if len(values) > 1}
@@ -138,8 +115,8 @@ def _checked(config: TrainConfig, name: str, values: Sequence[Any]) -> tuple[Any
         raise InputError(f"{name} must have at least one value, got none")
     plain = tuple(value.item() if isinstance(value, np.generic) else value for value in values)
     for value in plain:
-        override(config, {name: value})
-    if isinstance(get_setting(config, name), float):
+        replace(config, {name: value})
+    if isinstance(flatten(config)[name], float):
         plain = tuple(float(value) for value in plain)
     as_traced: Sequence[Any] = np.asarray(plain, np.float32).tolist() if isinstance(plain[0], float) else plain
     for place, value in enumerate(as_traced):
@@ -160,7 +137,7 @@ def _groups(plan: Plan) -> tuple[Group, ...]:
     keys = [np.unique(c, return_inverse=True)[1] for c in (*(columns[name] for name in STATIC), uses_dropout, augments)]
     _, first, inverse = np.unique(np.stack(keys), axis=1, return_index=True, return_inverse=True)
     return tuple(
-        Group(override(plan.config, plan.settings(int(first[key]))), np.flatnonzero(inverse.ravel() == key))
+        Group(replace(plan.config, plan.settings(int(first[key]))), np.flatnonzero(inverse.ravel() == key))
         for key in np.argsort(first)
     )
 

@@ -13,13 +13,13 @@ from jax_s6.config import RECIPES, AugmentConfig, DataConfig, ModelConfig
 from jax_s6.errors import InputError
 from jax_s6.runs.checkpoints import CheckpointConfig
 from jax_s6.runs.records import sweep_identity
+from jax_s6.settings import flatten, replace
 from jax_s6.sweep.run import Listener, sweep
 from jax_s6.train import command as train_module
 from jax_s6.training import lanes
 from jax_s6.training import plan as grids
 from jax_s6.training.arrangement import arrange, balanced
 from jax_s6.training.lanes import GroupTrainer
-from jax_s6.training.plan import override
 
 # Without augmentation, whose compilation is most of a program's, and dropout.
 CONFIG = dataclasses.replace(
@@ -32,7 +32,7 @@ CONFIG = dataclasses.replace(
 )
 # The last lane diverges: each step multiplies the kernels by about -1e6.
 GRID = {"learning_rate": (0.02, 0.05, 1e6), "seed": (0, 1)}
-DECAYING = override(CONFIG, {"weight_decay": 1.0, "initial_fraction": 1.0})
+DECAYING = replace(CONFIG, {"weight_decay": 1.0, "initial_fraction": 1.0})
 DECAYING_GRID = {"learning_rate": (0.002, 0.004, 1e6), "seed": (0,)}
 
 
@@ -72,7 +72,7 @@ def compile_once():
     programs, prepare = {}, GroupTrainer._prepare
 
     def prepare_once(self):
-        settings = tuple(grids.get_setting(self.group.config, name) for name in grids.STATIC)
+        settings = tuple(flatten(self.group.config)[name] for name in grids.STATIC)
         key = (settings, self.data.num_train, tuple(self.arrangement.devices), *self.arrangement[1:])
         if self._trainer is None and key in programs:
             self._splits = self.data.place(programs[key][0], self.arrangement.devices)
@@ -119,7 +119,7 @@ def assert_equal_rows(got, want):
 
 def test_lane_equals_train_alone_bit_for_bit(bars, whole):
     result, _ = whole
-    alone = train_alone(override(CONFIG, {"learning_rate": 0.1}), bars)
+    alone = train_alone(replace(CONFIG, {"learning_rate": 0.1}), bars)
     jax.tree.map(np.testing.assert_array_equal, lane(result.variables, 4), alone.variables)
     row = result.rows[4]
     for name in ("train_loss", "test_loss", "test_accuracy", "best_test_accuracy", "validation_accuracy"):
@@ -147,7 +147,7 @@ def test_padding_is_not_trained(bars, two, monkeypatch):
         return means(metrics)
 
     monkeypatch.setattr(lanes, "means", keep)
-    sweep(override(CONFIG, {"num_epochs": 1}), {"learning_rate": (0.01, 0.02, 0.03)}, bars, devices=two)
+    sweep(replace(CONFIG, {"num_epochs": 1}), {"learning_rate": (0.01, 0.02, 0.03)}, bars, devices=two)
     # Three lanes on two devices: the second chunk's second lane is padding, which would have a loss if it were trained.
     assert [np.isnan(chunk).tolist() for chunk in losses] == [[False, False], [False, True]]
 
@@ -207,7 +207,7 @@ class Killed(Exception):
 @pytest.mark.parametrize("after", [1, 3])
 def test_killed_sweep_goes_on_and_ends_the_same(bars, two, tmp_path, monkeypatch, after, prune):
     grid = {"num_epochs": (2, 3), "learning_rate": (0.01, 1e6)}
-    config = override(DECAYING, {"label_smoothing": 0.1})
+    config = replace(DECAYING, {"label_smoothing": 0.1})
     want = sweep(config, grid, bars, devices=two, prune=prune)
     calls, train_chunk = 0, GroupTrainer._train_chunk
 
@@ -244,7 +244,7 @@ def test_resuming_something_else_is_refused(bars, two, tmp_path):
     resume = {"devices": two, "out": tmp_path, "resume": True}
     sweep(config, grid, bars, **resume)
     with pytest.raises(InputError, match="momentum is 0.8 here but 0.9"):
-        sweep(override(config, {"momentum": 0.8}), grid, bars, **resume)
+        sweep(replace(config, {"momentum": 0.8}), grid, bars, **resume)
     with pytest.raises(InputError, match=r"learning_rate is \[0.01, 0.06\] here but \[0.01, 0.05\]"):
         sweep(config, {"learning_rate": (0.01, 0.06)}, bars, **resume)
     with pytest.raises(InputError, match="learning_rate is 0.01 here"):

@@ -9,10 +9,10 @@ import pytest
 
 from jax_s6.config import RECIPES, AugmentConfig, Hyperparameters, ModelConfig
 from jax_s6.errors import InputError
+from jax_s6.settings import replace
 from jax_s6.train import command as train
 from jax_s6.training import nans
 from jax_s6.training.epoch import Split
-from jax_s6.training.plan import override
 from jax_s6.training.state import Program, create_train_state
 
 CONFIG = dataclasses.replace(RECIPES["best"], num_epochs=2, batch_size=50, model=ModelConfig(), augment=AugmentConfig())
@@ -54,7 +54,7 @@ def test_statistics_that_overflow_before_the_loss_are_named(lane):
 
 
 def test_run_ends_with_step_and_tensor(bars):
-    config = override(CONFIG, {"learning_rate": 1e6, "weight_decay": 1.0, "initial_fraction": 1.0})
+    config = replace(CONFIG, {"learning_rate": 1e6, "weight_decay": 1.0, "initial_fraction": 1.0})
     prepared = train.prepare(config, bars, num_devices=1)
     frozen = train.train(config, bars, prepared)
     step = frozen.summary["diverged_at"]

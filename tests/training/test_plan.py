@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from jax_s6.config import RECIPES, Hyperparameters, TrainConfig
 from jax_s6.errors import InputError
+from jax_s6.settings import flatten, replace
 from jax_s6.training import plan as grids
 
 CONFIG = RECIPES["best"]
@@ -16,8 +17,8 @@ CONFIG = RECIPES["best"]
 
 def test_every_traced_number_and_every_static_setting_can_be_varied_and_read_back():
     for name in grids.SETTINGS:
-        value = grids.get_setting(CONFIG, name)
-        assert grids.get_setting(grids.override(CONFIG, {name: value}), name) == value
+        value = flatten(CONFIG)[name]
+        assert flatten(replace(CONFIG, {name: value}))[name] == value
     sections = (TrainConfig, *(type(getattr(CONFIG, s)) for s in ("model", "optimizer", "augment")))
     fields = {f.name for kind in sections for f in dataclasses.fields(kind)}
     assert fields - {"recipe", "data", "model", "augment"} == set(grids.SETTINGS), "a new setting is not in SETTINGS"
@@ -50,11 +51,10 @@ def test_groups_part_the_lanes_and_share_what_is_static(batch_sizes, schedules, 
     assert sorted(np.concatenate([group.lanes for group in plan.groups])) == list(range(plan.num_lanes))
     keys = set()
     for group in plan.groups:
-        lanes = [grids.override(plan.config, plan.settings(lane)) for lane in group.lanes]
+        lanes = [replace(plan.config, plan.settings(lane)) for lane in group.lanes]
         assert group.config == lanes[0]
         keys_of_group = {
-            (lane.model.uses_dropout, lane.augment.enabled, *(grids.get_setting(lane, n) for n in grids.STATIC))
-            for lane in lanes
+            (lane.model.uses_dropout, lane.augment.enabled, *(flatten(lane)[n] for n in grids.STATIC)) for lane in lanes
         }
         assert len(keys_of_group) == 1 and not keys & keys_of_group
         keys |= keys_of_group
