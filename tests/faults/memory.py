@@ -9,8 +9,8 @@ from pathlib import Path
 
 import psutil
 
+from jax_s6 import data
 from jax_s6.config import RECIPES, AugmentConfig, DataConfig, ModelConfig
-from jax_s6.data import dataset as data
 from jax_s6.runs.checkpoints import Store
 from jax_s6.train import command as train
 from jax_s6.train.state import Keeper

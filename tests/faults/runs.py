@@ -1,4 +1,4 @@
-"""Runs as processes of their own, to be killed."""
+"""Runs in their own processes, to be killed."""
 
 import contextlib
 import json
@@ -12,9 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
-from jax_s6.runs import checkpoints as checkpoint
+from jax_s6.runs import checkpoints
 from tests.conftest import write_idx
 
 PLAIN = "--rotation 0 --shift 0 --scale 0 --elastic 0 --batch-size 50".split()
@@ -32,7 +30,7 @@ def write_bars(folder: Path, bars) -> Path:
 
 
 def start(command: str, arguments: list[str], **environment: str) -> subprocess.Popen[str]:
-    """Starts ``python -m jax_s6.<command>`` in a session of its own."""
+    """Starts ``python -m jax_s6.<command>`` in its own session."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     line = [sys.executable, "-m", f"jax_s6.{command}", *arguments]
     return subprocess.Popen(line, env={**os.environ, **environment}, start_new_session=True, **pipes)
@@ -50,7 +48,7 @@ def finish(process: subprocess.Popen[str], status: int = 0) -> str:
 
 
 def kill(process: subprocess.Popen[str]) -> bool:
-    """Kills a process as nothing can be prepared for; returns whether it was still running."""
+    """Sends SIGKILL to a process; returns whether it was still running."""
     running = process.poll() is None
     with contextlib.suppress(ProcessLookupError):
         os.kill(process.pid, signal.SIGKILL)
@@ -59,7 +57,7 @@ def kill(process: subprocess.Popen[str]) -> bool:
 
 
 def wait_for(condition, process: subprocess.Popen[str]) -> None:
-    """Waits until something is so, while a process goes on."""
+    """Waits until a condition holds, while a process runs."""
     deadline = time.monotonic() + 240
     while not condition():
         assert process.poll() is None, f"it has ended: {process.communicate()}"
@@ -80,15 +78,15 @@ def full_disk(size: int) -> Iterator[None]:
 
 def split_command(error: str) -> list[str]:
     """Returns the arguments of the command that a stopped run printed last."""
-    prog, module, name, *arguments = shlex.split(error.rpartition("go on with: ")[2])
+    prog, module, name, *arguments = shlex.split(error.rpartition("resume with: ")[2])
     assert (prog, module, name) == ("python", "-m", "jax_s6.train")
     return arguments
 
 
 def results(out: Path) -> dict:
-    """Returns all that a run left, without times, devices' names and the like: what must not depend on stops."""
+    """Returns everything that a run left and that must not depend on stops: all but times and names of devices."""
     left = {}
-    for path in sorted(path for path in out.rglob("*") if path.is_file() and checkpoint.FOLDER not in path.parts):
+    for path in sorted(path for path in out.rglob("*") if path.is_file() and "checkpoints" not in path.parts):
         data = path.read_bytes()
         if path.name == "metrics.jsonl":
             data = [json.loads(line) for line in data.splitlines()]
@@ -101,15 +99,10 @@ def results(out: Path) -> dict:
         if path.name == "config.json":
             data = json.loads(data)
         left[path.name] = data
-    for epoch in checkpoint.epochs(out / checkpoint.FOLDER):
-        left[f"checkpoint {epoch}"] = arrays_of(out / checkpoint.FOLDER / str(epoch))
+    for epoch in checkpoints.epochs(out / "checkpoints"):
+        arrays = checkpoints.read(out / "checkpoints" / f"{epoch}.safetensors").arrays
+        left[f"checkpoint {epoch}"] = {name: (x.dtype, x.shape, x.tobytes()) for name, x in arrays.items()}
     return left
-
-
-def arrays_of(path: Path) -> dict[str, tuple]:
-    """Returns the bytes of an intact checkpoint's arrays; beside them Orbax writes times and paths."""
-    arrays = checkpoint.read_arrays(path, checkpoint.read_text(path))
-    return {name: (array.dtype, array.shape, np.ascontiguousarray(array).tobytes()) for name, array in arrays.items()}
 
 
 def assert_same(got: dict, want: dict) -> None:

@@ -1,6 +1,5 @@
-"""Checkpoints: what is read is what was written or is refused; damage of any kind falls back to the one before."""
+"""Checkpoints: what is read is what was written or is refused; after any damage the checkpoint before it is used."""
 
-import errno
 import json
 import os
 import shutil
@@ -9,11 +8,11 @@ import time
 
 import numpy as np
 import pytest
+import safetensors
 
 from jax_s6.errors import InputError
-from jax_s6.runs import checkpoint_files
-from jax_s6.runs import checkpoints as checkpoint
-from jax_s6.runs.checkpoints import CheckpointConfig, Store
+from jax_s6.runs import checkpoints, files
+from jax_s6.runs.checkpoints import CheckpointConfig, Store, epochs, flatten, unflatten
 from tests.faults.runs import full_disk
 
 IDENTITY = {"learning_rate": 0.1, "grid": (1, 2), "data": "1234"}
@@ -22,13 +21,14 @@ IDENTITY = {"learning_rate": 0.1, "grid": (1, 2), "data": "1234"}
 def make_arrays(seed):
     values = np.random.default_rng(seed).normal(size=(1, 300)).astype(np.float32)
     special = np.array([np.nan, -0.0, np.inf, 5e-324], np.float64)
-    more = {"state.params.bias": values[:, 5:8].T, "scalar": np.array(seed, np.float32)}
+    more = {"state.params.bias": values[:, 5:8].T, "scalar": np.array(seed, np.float32), "none": np.zeros((0, 2))}
+    more["columns"] = np.arange(6, dtype=np.uint32).reshape(2, 3).T
     return {"state.params.kernel": values, "state.step": np.full(1, seed, np.int32), "metrics": special, **more}
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Holds checkpoints of the epochs 1 and 2."""
+    """Holds checkpoints of epochs 1 and 2."""
     store = Store(tmp_path / "checkpoints", IDENTITY)
     store.clear()
     for epoch in (1, 2):
@@ -37,102 +37,86 @@ def folder(tmp_path):
     return store.folder
 
 
-def files_of(path):
-    return sorted(found for found in path.rglob("*") if found.is_file())
+@pytest.fixture
+def newest(folder):
+    return folder / "2.safetensors"
 
 
-def assert_is_epoch(kept, epoch):
-    assert kept.epoch == epoch and kept.about["history"][0]["loss"] == 0.1 + epoch
-    assert np.isnan(kept.about["history"][0]["nan"])
+def assert_is_epoch(checkpoint, epoch):
+    assert checkpoint.epoch == epoch and checkpoint.about["history"][0]["loss"] == 0.1 + epoch
+    assert np.isnan(checkpoint.about["history"][0]["nan"])
+    assert checkpoint.arrays.keys() == make_arrays(epoch).keys()
     for name, array in make_arrays(epoch).items():
-        assert kept.arrays[name].dtype == array.dtype and kept.arrays[name].shape == array.shape
-        assert kept.arrays[name].tobytes() == array.tobytes(), name
+        assert checkpoint.arrays[name].dtype == array.dtype and checkpoint.arrays[name].shape == array.shape
+        assert checkpoint.arrays[name].tobytes() == array.tobytes(), name
 
 
 def test_newest_is_read_bit_for_bit(folder, caplog):
     assert_is_epoch(Store(folder, IDENTITY).load(), 2)
     assert not caplog.records
-    assert sorted(path.name for path in folder.iterdir()) == ["1", "2"], "nothing half-written is left"
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["1.safetensors", "2.safetensors"], "nothing incomplete is left"
 
 
-def test_every_file_is_covered_by_a_checksum(folder):
-    """Flips one bit in each file in turn: none may go unnoticed."""
-    found = files_of(folder / "2")
-    assert len(found) > 5
-    for path in found:
-        before = path.read_bytes()
-        damaged = bytearray(before)
-        damaged[len(damaged) // 2] ^= 1
-        path.write_bytes(damaged)
-        assert_is_epoch(Store(folder, IDENTITY).load(), 1)
-        path.write_bytes(before)
-    assert_is_epoch(Store(folder, IDENTITY).load(), 2)
+def test_a_flipped_bit_is_noticed(newest):
+    content = newest.read_bytes()
+    for position in range(0, len(content), 5):
+        damaged = bytearray(content)
+        damaged[position] ^= 1 << position % 8
+        newest.write_bytes(damaged)
+        with pytest.raises(checkpoints.DamagedError):
+            checkpoints.read(newest)
+    newest.write_bytes(content)
+    assert_is_epoch(checkpoints.read(newest), 2)
 
 
-def truncate(path):
-    for file in files_of(path):
-        file.write_bytes(file.read_bytes()[:-1])
+def test_a_file_that_is_cut_anywhere_is_noticed(newest):
+    content = newest.read_bytes()
+    for length in range(0, len(content), 13):
+        newest.write_bytes(content[:length])
+        with pytest.raises(checkpoints.DamagedError, match="its checksum is missing or wrong"):
+            checkpoints.read(newest)
 
 
-def empty(path):
-    for file in files_of(path):
-        file.write_bytes(b"")
-
-
-def delete_half(path):
-    for file in files_of(path)[::2]:
-        file.unlink()
-
-
-def add_a_file(path):
-    (path / "arrays" / "more").write_bytes(b"more")
-
-
-def replace_by_the_one_before(path):
-    shutil.rmtree(path)
-    shutil.copytree(path.parent / "1", path)
-
-
-def make_unreadable(path):
-    (path / "checkpoint.json").unlink()
-    (path / "checkpoint.json").mkdir()
+def replace_by_a_folder(path):
+    path.unlink()
+    (path / "below").mkdir(parents=True)
 
 
 @pytest.mark.parametrize(
     "damage",
     [
-        truncate,
-        empty,
-        delete_half,
-        add_a_file,
-        replace_by_the_one_before,
-        make_unreadable,
-        lambda path: shutil.rmtree(path / "arrays"),
-        lambda path: (path / "checkpoint.json").unlink(),
-        lambda path: (shutil.rmtree(path), path.mkdir()),
-        lambda path: (shutil.rmtree(path), path.write_bytes(b"a file")),
+        lambda path: path.write_bytes(path.read_bytes()[:-1]),
+        lambda path: path.write_bytes(path.read_bytes() + b"more"),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(bytes(len(path.read_bytes()))),
+        lambda path: path.write_bytes(b"a file"),
+        lambda path: shutil.copy(path.with_name("1.safetensors"), path),
+        replace_by_a_folder,
     ],
 )
-def test_damaged_checkpoint_is_noticed_and_the_one_before_is_used(folder, damage, caplog):
-    damage(folder / "2")
+def test_damaged_checkpoint_is_noticed_and_the_one_before_is_used(folder, newest, damage, caplog):
+    damage(newest)
     store = Store(folder, IDENTITY)
     assert_is_epoch(store.load(), 1)
     (record,) = caplog.records
-    assert f"{folder / '2'} is damaged" in record.getMessage() and "the one before it is used" in record.getMessage()
+    assert f"{newest} is damaged" in record.getMessage() and "the one before it is used" in record.getMessage()
     store.save(2, make_arrays(2), {"history": [{"loss": 2.1, "nan": float("nan")}]})  # the run gets there again
     store.wait()
     assert_is_epoch(Store(folder, IDENTITY).load(), 2)
 
 
-def test_nothing_intact_is_said(folder):
-    for epoch in ("1", "2"):
-        empty(folder / epoch)
+def test_nothing_intact_is_an_error(folder):
+    for path in folder.iterdir():
+        path.write_bytes(b"")
     with pytest.raises(InputError, match=r"every checkpoint in .* is damaged: start again with --overwrite"):
         Store(folder, IDENTITY).load()
 
 
 def test_none_is_none(tmp_path):
     assert Store(tmp_path / "missing", IDENTITY).load() is None
+    (tmp_path / "empty").mkdir()
+    assert Store(tmp_path / "empty", IDENTITY).load() is None
 
 
 @pytest.mark.parametrize(
@@ -155,12 +139,12 @@ def test_newest_and_best_are_kept(tmp_path):
     for epoch, score in enumerate((0.2, 0.9, 0.9, 0.5), start=1):
         store.save(epoch, make_arrays(epoch), {}, score)
     store.wait()
-    assert sorted(checkpoint.epochs(store.folder)) == [2, 3, 4], "2 is the best, and before 3, which is as good"
+    assert sorted(epochs(store.folder)) == [2, 3, 4], "2 is the best, and before 3, which is as good"
     resumed = Store(store.folder, IDENTITY, keep=1)
     assert resumed.load().epoch == 4
     resumed.save(5, make_arrays(5), {}, 0.1)
     resumed.wait()
-    assert sorted(checkpoint.epochs(store.folder)) == [2, 5], "what is best is known from the files"
+    assert sorted(epochs(store.folder)) == [2, 5], "what is best is known from the files"
 
 
 def test_without_scores_only_the_newest_are_kept(tmp_path):
@@ -169,26 +153,51 @@ def test_without_scores_only_the_newest_are_kept(tmp_path):
     for epoch in range(1, 12):
         store.save(epoch, make_arrays(epoch), {})
     store.wait()
-    assert checkpoint.epochs(store.folder) == [11], "11 comes after 9"
+    assert epochs(store.folder) == [11], "11 comes after 9"
 
 
-def test_what_a_killed_writer_left_is_no_checkpoint(folder):
-    shutil.copytree(folder / "2", folder / ".writing" / "3")
-    shutil.copytree(folder / "2", folder / "3.orbax-checkpoint-tmp")
+def test_foreign_and_incomplete_files_are_ignored(folder, newest, caplog):
+    for name in (
+        ".DS_Store",
+        "._3.safetensors",
+        ".3.part99.safetensors",
+        "3.safetensors.tmp",
+        "3 (1).safetensors",
+        "4",
+    ):
+        shutil.copy(newest, folder / name)
+    (folder / "5").mkdir()
     store = Store(folder, IDENTITY)
-    assert store.load().epoch == 2
+    assert store.load().epoch == 2 and not caplog.records
     store.save(3, make_arrays(3), {})
     store.wait()
-    assert not (folder / ".writing").exists()
+    assert sorted(epochs(folder)) == [2, 3] and (folder / ".DS_Store").exists()
 
 
-def test_vanished_folder_is_said_and_not_made_again(folder):
+def test_vanished_folder_is_an_error_and_not_created_again(folder):
     store = Store(folder, IDENTITY)
     shutil.rmtree(folder.parent)
     store.save(3, make_arrays(3), {})
-    with pytest.raises(InputError, match=r"checkpoint .*3 cannot be written \(No such file or directory\)"):
+    with pytest.raises(InputError, match=r"checkpoints/3.* cannot be written \(No such file or directory\): earlier"):
         store.wait()
     assert not folder.parent.exists()
+
+
+def test_folder_that_cannot_be_synced_is_no_error(folder, monkeypatch):
+    """Some network file systems, such as SMB and sshfs, refuse it."""
+    sync, refused = files._sync, []
+
+    def only_files(path, mode):
+        if path.is_dir():
+            refused.append(path)
+            raise OSError(22, "Invalid argument")
+        sync(path, mode)
+
+    monkeypatch.setattr(files, "_sync", only_files)
+    store = Store(folder, IDENTITY)
+    store.save(3, make_arrays(3), {})
+    store.wait()
+    assert store.load().epoch == 3 and refused == [folder]
 
 
 @pytest.mark.parametrize("size", [0, 100, 600])
@@ -196,9 +205,10 @@ def test_failed_write_leaves_the_one_before(folder, size, capfd):
     store = Store(folder, IDENTITY)
     with full_disk(size):
         store.save(3, make_arrays(3), {})
-        with pytest.raises(InputError, match=r"checkpoint .*3 cannot be written \(File too large\), those before it"):
+        with pytest.raises(InputError, match=r"/3.* cannot be written \(File too large\): earlier checkpoints"):
             store.wait()
     assert_is_epoch(Store(folder, IDENTITY).load(), 2)
+    assert len(list(folder.iterdir())) == 2, "the incomplete file is removed"
     assert "Traceback" not in capfd.readouterr().err
 
 
@@ -216,35 +226,24 @@ def test_full_file_system_leaves_the_one_before(tmp_path):
         usage = os.statvfs(mount)
         for left in (0, 1, 5, 15):  # blocks of 4 KiB
             (mount / "filler").write_bytes(bytes((usage.f_bavail - left) * usage.f_bsize))
-            store.save(2, make_arrays(2), {})
+            store.save(2, {"16 blocks": np.zeros(8192)}, {})
             with pytest.raises(InputError, match="No space left on device"):
                 store.wait()
             assert_is_epoch(Store(mount / "checkpoints", IDENTITY).load(), 1)
-            shutil.rmtree(mount / "checkpoints" / ".writing", ignore_errors=True)
             (mount / "filler").unlink()
     finally:
         subprocess.run(["umount", "-l", mount], check=True)
 
 
-def test_cause_is_found_in_what_tensorstore_says():
-    """Where the disk fills up after the room was found, its message is all there is."""
-    text = (
-        "Failed writing: \"/x: y/z\": Failed to write 99 bytes to file 11: No space [os_error_code='28'] [source_loc]"
-    )
-    error = checkpoint_files._as_os_error(ValueError(text))
-    assert (error.errno, error.strerror) == (errno.ENOSPC, os.strerror(errno.ENOSPC))
-    assert checkpoint_files._as_os_error(ValueError("odd\nthing")).strerror == "odd"
-
-
 def test_saving_waits_for_no_disk(tmp_path, monkeypatch):
-    written = []
+    write, written = checkpoints.write, []
 
-    def slow(path, arrays, values):
+    def slow(path, arrays, text):
         time.sleep(0.3)
-        written.append(values["epoch"])
-        checkpoint_files.write(path, arrays, values)
+        written.append(int(path.stem))
+        write(path, arrays, text)
 
-    monkeypatch.setattr(checkpoint, "write", slow)
+    monkeypatch.setattr(checkpoints, "write", slow)
     store = Store(tmp_path / "checkpoints", IDENTITY)
     store.clear()
     store.save(1, make_arrays(1), {})
@@ -257,14 +256,14 @@ def test_saving_waits_for_no_disk(tmp_path, monkeypatch):
 
 def test_tree_comes_back_and_another_one_is_refused():
     tree = {"a": np.zeros((2, 3), np.float32), "b": (np.int32(3), {"c": np.ones(1)})}
-    arrays = checkpoint.flatten(tree, "state")
+    arrays = flatten(tree, "state")
     assert set(arrays) == {"state.a", "state.b.0", "state.b.1.c"}
-    back = checkpoint.unflatten(tree, arrays, "state")
+    back = unflatten(tree, arrays, "state")
     assert back["b"][1]["c"] is arrays["state.b.1.c"]
     with pytest.raises(InputError, match=r"state.d must be float64\[1\] in a checkpoint, but is missing"):
-        checkpoint.unflatten({**tree, "d": np.ones(1)}, arrays, "state")
+        unflatten({**tree, "d": np.ones(1)}, arrays, "state")
     with pytest.raises(InputError, match=r"state.a must be float32\[3, 2\] .* but is float32\[2, 3\]"):
-        checkpoint.unflatten({"a": tree["a"].T}, arrays, "state")
+        unflatten({"a": tree["a"].T}, arrays, "state")
 
 
 def test_due_every_few_epochs_and_at_the_end():
@@ -274,7 +273,8 @@ def test_due_every_few_epochs_and_at_the_end():
         CheckpointConfig(keep=0)
 
 
-def test_metadata_is_json_and_a_checksum(folder):
-    """Anyone can read it, and say without Orbax whether a checkpoint is intact."""
-    *text, digest = (folder / "2" / "checkpoint.json").read_text().splitlines()
-    assert json.loads("\n".join(text))["epoch"] == 2 and len(digest) == 64
+def test_any_safetensors_reader_can_read_it(newest):
+    with safetensors.safe_open(newest, "numpy") as file:
+        body = json.loads(file.metadata()["checkpoint"])
+        np.testing.assert_array_equal(file.get_tensor("columns"), make_arrays(2)["columns"])
+    assert body["epoch"] == 2 and len(body["sha256"]) == 64 and body["identity"]["data"] == "1234"

@@ -1,4 +1,4 @@
-"""Runs that are killed, and go on: all must end as the run that was never stopped, bit for bit."""
+"""Runs that are killed and resumed: all must end as the run that was never stopped, bit for bit."""
 
 import random
 import signal
@@ -9,19 +9,9 @@ import time
 import pytest
 
 from jax_s6 import cli
+from jax_s6.runs import checkpoints
 from jax_s6.train import command as train
-from tests.faults.runs import (
-    PLAIN,
-    arrays_of,
-    assert_same,
-    finish,
-    kill,
-    results,
-    split_command,
-    start,
-    wait_for,
-    write_bars,
-)
+from tests.faults.runs import PLAIN, assert_same, finish, kill, results, split_command, start, wait_for, write_bars
 
 EPOCHS = 10
 
@@ -41,7 +31,7 @@ def undisturbed(arguments, tmp_path_factory):
 
 
 def newest(out):
-    return max([0, *(int(path.name) for path in (out / "checkpoints").glob("[0-9]*"))])
+    return max([0, *checkpoints.epochs(out / "checkpoints")])
 
 
 def test_stopped_three_times_it_ends_as_if_never_stopped(arguments, undisturbed, tmp_path, capsys):
@@ -52,8 +42,8 @@ def test_stopped_three_times_it_ends_as_if_never_stopped(arguments, undisturbed,
     time.sleep(random.uniform(0.2, 2))
     assert kill(process)
     process = start("train", [*arguments, "--resume"])
-    wait_for(lambda: (out / "checkpoints" / ".writing").exists(), process)
-    assert kill(process) and (out / ".lock").exists(), "it left a lock that is no lock any more"
+    wait_for(lambda: list((out / "checkpoints").glob(".*.part*")), process)
+    assert kill(process) and (out / ".lock").exists(), "the lock file that it left locks nothing"
     process = start("train", [*arguments, "--resume"])
     wait_for(lambda: newest(out) >= 3, process)
     with pytest.raises(SystemExit) as stop:
@@ -64,9 +54,9 @@ def test_stopped_three_times_it_ends_as_if_never_stopped(arguments, undisturbed,
     process.send_signal(signal.SIGTERM)
     error = finish(process, 143)
     assert newest(out) < EPOCHS, "it was too quick for this test"
-    go_on = split_command(error)
-    assert go_on == [*arguments, "--resume"]
-    assert finish(start("train", go_on)) == ""
+    resumed = split_command(error)
+    assert resumed == [*arguments, "--resume"]
+    assert finish(start("train", resumed)) == ""
     assert_same(results(out), undisturbed)
 
 
@@ -94,7 +84,7 @@ def test_killed_at_a_random_instant(arguments, undisturbed, seconds, tmp_path, n
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(3))
 def test_killed_while_the_data_are_prepared(number, tmp_path):
-    code = "from jax_s6 import data; from jax_s6.config import DataConfig; print(data.load(DataConfig()).checksum)"
+    code = "from jax_s6.data import load; from jax_s6.config import DataConfig; print(load(DataConfig()).checksum)"
     environment = {"JAX_S6_CACHE": str(tmp_path / "cache"), "TFDS_DATA_DIR": str(tmp_path / "none")}
 
     def load():
@@ -106,8 +96,8 @@ def test_killed_while_the_data_are_prepared(number, tmp_path):
     kill(process)
     process = load()
     output, error = process.communicate(timeout=300)
+    from jax_s6 import data
     from jax_s6.config import DataConfig
-    from jax_s6.data import dataset as data
 
     assert process.returncode == 0, error
     assert output.strip() == data.load(DataConfig()).checksum
@@ -122,9 +112,8 @@ def test_killed_sweep_ends_as_if_never_stopped(arguments, tmp_path):
     kills = 0
     while kills < 6:
         process = start("sweep", arguments)
-        checkpoints = out / "checkpoints"
-        before = len(seen(checkpoints))
-        wait_for(lambda: len(seen(checkpoints)) > before or process.poll() is not None, process)  # noqa: B023
+        before = len(seen(out))
+        wait_for(lambda: len(seen(out)) > before or process.poll() is not None, process)  # noqa: B023
         time.sleep(random.uniform(0, 0.3))
         kills += kill(process)
         if (out / "summary.json").exists():
@@ -135,9 +124,9 @@ def test_killed_sweep_ends_as_if_never_stopped(arguments, tmp_path):
     assert kills > 2
 
 
-def seen(checkpoints):
-    """Returns the numbers of epochs of all groups, as pairs."""
-    return {(path.parent.name, path.name) for path in checkpoints.glob("group-*/[0-9]*")}
+def seen(out):
+    """Returns the checkpoints of all groups."""
+    return set(out.glob("checkpoints/group-*/[0-9]*.safetensors"))
 
 
 def test_damaged_newest_checkpoint_costs_an_epoch_and_nothing_else(arguments, undisturbed, tmp_path):
@@ -147,11 +136,11 @@ def test_damaged_newest_checkpoint_costs_an_epoch_and_nothing_else(arguments, un
     wait_for(lambda: newest(out) >= 3, process)
     kill(process)
     damaged = newest(out)
-    largest = max((out / "checkpoints" / str(damaged)).rglob("*"), key=lambda path: path.stat().st_size)
-    content = bytearray(largest.read_bytes())
+    path = out / "checkpoints" / f"{damaged}.safetensors"
+    content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 16
-    largest.write_bytes(content)
+    path.write_bytes(content)
     error = finish(start("train", arguments))
-    assert f"{damaged} is damaged" in error and error.count("\n") == 1
+    assert f"{path} is damaged" in error and error.count("\n") == 1
     assert_same(results(out), undisturbed)
-    assert arrays_of(out / "checkpoints" / str(EPOCHS))
+    assert checkpoints.read(out / "checkpoints" / f"{EPOCHS}.safetensors").arrays

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_two_hundred_epochs_leak_nothing_and_compile_once(bars, tmp_path):
-    """With a checkpoint an epoch; chex's counter in the trainer raises at a second trace.
+    """With a checkpoint after every epoch; chex's counter in the trainer raises at a second trace.
 
     With one arena: glibc has one for each of several threads by default, each of which grows to what the largest piece
     of work in it needed, over hundreds of checkpoints.
@@ -59,7 +59,7 @@ def test_two_processes_of_which_one_is_killed_end_as_if_never_stopped(bars, tmp_
             finish(process)
     out = tmp_path / "out"
     with two_processes([*arguments, str(out)]) as running:
-        while not (out / "checkpoints" / "group-0" / "1").exists():
+        while not (out / "checkpoints" / "group-0" / "1.safetensors").exists():
             assert [process.poll() for process in running] == [None, None]
             time.sleep(0.05)
         time.sleep(random.uniform(0, 2))
@@ -75,14 +75,14 @@ def test_two_processes_of_which_one_is_killed_end_as_if_never_stopped(bars, tmp_
         assert (out / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
 
 
-def test_two_processes_end_on_a_signal_and_go_on(bars, tmp_path):
+def test_two_processes_end_on_a_signal_and_can_be_resumed(bars, tmp_path):
     data = write_bars(tmp_path, bars)
     arguments = ["--data-dir", str(data), *PLAIN, "--num-epochs", "500", "--out", str(tmp_path / "out")]
     with two_processes(arguments) as running:
-        while not (tmp_path / "out" / "checkpoints" / "group-0" / "1").exists():
+        while not (tmp_path / "out" / "checkpoints" / "group-0" / "1.safetensors").exists():
             assert [process.poll() for process in running] == [None, None]
             time.sleep(0.05)
         for process in running:
             process.send_signal(signal.SIGTERM)
         for process in running:
-            assert "go on with: python -m jax_s6.sweep" in finish(process, 143)
+            assert "resume with: python -m jax_s6.sweep" in finish(process, 143)

@@ -1,5 +1,6 @@
 """One run at a time in a folder, and a lock that ends with its process."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -23,7 +24,7 @@ HOLD += "with claimed(Path(sys.argv[1])):\n    print('held', flush=True)\n    ti
 
 @pytest.fixture
 def holder(tmp_path):
-    """Another process that has the folder."""
+    """Another process that has locked the folder."""
     with subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "held\n"
         yield process
@@ -67,14 +68,35 @@ def test_only_one_of_many_has_it(tmp_path):
 def test_half_written_files_of_a_killed_run_are_removed(tmp_path):
     (tmp_path / ".curves.part123.png").write_bytes(b"")
     (tmp_path / ".hidden").write_bytes(b"")
+    (tmp_path / "checkpoints" / "group-0").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "group-0" / ".3.part123.safetensors").write_bytes(b"")
     with claimed(tmp_path):
-        assert {path.name for path in tmp_path.iterdir()} == {LOCK, ".hidden"}
+        assert {path.name for path in tmp_path.iterdir()} == {LOCK, ".hidden", "checkpoints"}
+        assert not list((tmp_path / "checkpoints" / "group-0").iterdir())
 
 
 def test_folder_that_vanishes_is_no_second_error(tmp_path):
     with claimed(tmp_path / "out"):
         (tmp_path / "out" / LOCK).unlink()
         (tmp_path / "out").rmdir()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
+def test_file_system_without_locks_gives_a_warning(tmp_path, monkeypatch, caplog, number):
+    def flock(descriptor, operation):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with claimed(tmp_path):
+        pass
+    assert "this file system has no locks" in caplog.text and not list(tmp_path.iterdir())
+
+
+def test_lock_that_cannot_be_created_is_an_error(tmp_path):
+    (tmp_path / LOCK).mkdir()
+    with pytest.raises(InputError, match=r"out .* cannot be written to \(Is a directory\): give another folder"):
+        with claimed(tmp_path):
+            pass
 
 
 @pytest.mark.parametrize(
@@ -85,8 +107,8 @@ def test_folder_that_vanishes_is_no_second_error(tmp_path):
         ([], {"overwrite": True}, True),
         (["checkpoints/x"], {"resume": True}, True),
         (["checkpoints/x"], {"overwrite": True}, True),
-        (["checkpoints/x"], {}, "unfinished run: --resume to go on with it, --overwrite to replace it"),
-        (["summary.json"], {}, "holds a run already"),
+        (["checkpoints/x"], {}, "unfinished run: --resume to resume it, --overwrite to replace it"),
+        (["summary.json"], {}, "already holds a run"),
         (["summary.json"], {"overwrite": True}, True),
         (["summary.json", "checkpoints/x"], {"resume": True}, False),
         ([], {"resume": True, "overwrite": True}, "give one of the two"),
@@ -115,7 +137,7 @@ def test_results_on_a_full_disk_are_whole_or_not_there(tmp_path):
     for number, size in enumerate((0, 1000, 20_000, 60_000)):
         out = tmp_path / str(number)
         out.mkdir()
-        with full_disk(size), pytest.raises(InputError, match="cannot be written .*: free the disk"):
+        with full_disk(size), pytest.raises(InputError, match="cannot be written .*: free disk space"):
             train.write_run(out, RECIPES["best"], result)
         left = [path.name for path in out.iterdir()]
         assert "summary.json" not in left

@@ -1,4 +1,4 @@
-"""Signals, on commands that only wait: exit statuses, the time it takes, and the command that goes on."""
+"""Signals, on commands that only wait: exit statuses, the time it takes, and the command that resumes."""
 
 import signal
 import subprocess
@@ -11,8 +11,9 @@ import pytest
 COMMAND = """
 import ctypes, hashlib, signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from jax_s6 import cli, stopping
-stopping.GRACE_SECONDS = 1.0
+from jax_s6 import cli
+from jax_s6.runs import signals
+signals.GRACE_SECONDS = 1.0
 
 def epochs(stopper, seconds):
     stopper.defer()
@@ -38,12 +39,12 @@ def prepare(stopper):
 
 def main():
     args = ["--out", "a folder", "--overwrite"]
-    with stopping.watching("python -m some.command", args) as stopper:
+    with signals.watching("python -m some.command", args) as stopper:
         WORK
 
 cli.run(main)
 """
-GO_ON = "go on with: python -m some.command --out 'a folder' --resume\n"
+RESUME = "resume with: python -m some.command --out 'a folder' --resume\n"
 START_AGAIN = "start again with: python -m some.command --out 'a folder' --overwrite\n"
 
 
@@ -65,18 +66,18 @@ def test_ends_at_the_end_of_an_epoch(number, status):
     got, _, error, _ = run("epochs(stopper, 0.4)", number)
     assert got == status
     notice, last = error.splitlines(keepends=True)
-    assert notice.startswith("stopping at the end of this epoch, or in five seconds")
-    assert last == f"stopped by {number.name}: {GO_ON}"
+    assert notice.startswith("stopping after this epoch or in five seconds")
+    assert last == f"stopped by {number.name}: {RESUME}"
 
 
 def test_long_epoch_is_not_waited_for():
     got, _, error, seconds = run("epochs(stopper, 100)", signal.SIGTERM)
-    assert got == 143 and error.endswith(GO_ON) and seconds < 10
+    assert got == 143 and error.endswith(RESUME) and seconds < 10
 
 
 def test_second_interrupt_ends_at_once():
-    got, _, error, seconds = run("stopping.GRACE_SECONDS = 100; epochs(stopper, 100)", signal.SIGINT, signal.SIGINT)
-    assert got == 130 and error.endswith(GO_ON) and seconds < 10
+    got, _, error, seconds = run("signals.GRACE_SECONDS = 100; epochs(stopper, 100)", signal.SIGINT, signal.SIGINT)
+    assert got == 130 and error.endswith(RESUME) and seconds < 10
 
 
 def test_preparation_ends_at_once_and_cleans_up():

@@ -9,7 +9,6 @@ import hashlib
 import json
 import random
 import resource
-import shutil
 import time
 
 import numpy as np
@@ -19,9 +18,8 @@ from jax_s6 import config
 from jax_s6.data import idx
 from jax_s6.errors import InputError
 from jax_s6.network import weights
-from jax_s6.runs import checkpoint_files
-from jax_s6.runs.checkpoint_files import DamagedError
-from jax_s6.runs.checkpoints import Store
+from jax_s6.runs import checkpoints
+from jax_s6.runs.checkpoints import DamagedError, Store
 from tests.conftest import write_idx
 
 MEBIBYTE = 1 << 20
@@ -108,93 +106,78 @@ def test_config():
     assert survive(parse, config.to_json(config.RECIPES["best"]).encode(), 2500, InputError, seed=2) < 2400
 
 
-def write_signed(path, text):
-    """Writes a checkpoint's text with the checksum that is right for it, which someone can forge."""
-    path.write_bytes(text + b"\n" + hashlib.sha256(text).hexdigest().encode() + b"\n")
-
-
 @pytest.fixture
-def kept(tmp_path):
+def checkpoint(tmp_path):
     store = Store(tmp_path / "checkpoints", {"seed": 0})
     store.clear()
     arrays = {"state.step": np.ones(1, np.int32), "state.kernel": np.ones(3, np.float32)}
     store.save(1, arrays, {"history": []}, 0.5)
     store.wait()
-    return store.folder / "1"
+    return store.folder / "1.safetensors"
 
 
-def test_checkpoint_text(kept):
-    """Damage by accident is noticed by the checksum; here it is right, and the text still must not do harm."""
-    valid = (kept / "checkpoint.json").read_bytes()
-    text = valid.rstrip(b"\n").rpartition(b"\n")[0]
+def sign(content: bytes) -> bytes:
+    """Puts the right checksum into a checkpoint, which someone can forge; returns it as it is if it has no place."""
+    parts = checkpoints._DIGEST.split(content, maxsplit=1)
+    return hashlib.sha256(parts[0] + parts[2]).hexdigest().encode().join(parts[::2]) if len(parts) == 3 else content
+
+
+def test_checkpoint(checkpoint):
+    """Damage by accident is noticed by the checksum; even if that is right, damage must not do harm."""
+    valid = checkpoint.read_bytes()
+
+    def parse_signed(data):
+        checkpoint.write_bytes(sign(data))
+        found = checkpoints.read(checkpoint)
+        assert isinstance(found.about, dict) and isinstance(found.identity, dict) and found.epoch == 1
+        assert all(array.nbytes < MEBIBYTE for array in found.arrays.values())
+
+    assert survive(parse_signed, valid, 2000, DamagedError, seed=3) > 0, "the checksums are wrong"
 
     def parse(data):
-        write_signed(kept / "checkpoint.json", data)
-        body = checkpoint_files.read_text(kept)
-        assert isinstance(body["about"], dict) and body["epoch"] == 1
-        checkpoint_files.check_files(kept, body["files"])
+        checkpoint.write_bytes(data)
+        checkpoints.read(checkpoint)
 
-    survive(parse, text, 2000, DamagedError, seed=3)
-
-    def parse_unsigned(data):
-        (kept / "checkpoint.json").write_bytes(data)
-        checkpoint_files.read_text(kept)
-
-    accepted = survive(parse_unsigned, valid, 500, DamagedError, seed=4)
-    assert accepted <= 5, "only what is added after the checksum may go unnoticed"
-
-
-def test_checkpoint_text_names_no_file_that_is_read(kept, tmp_path):
-    """Files outside the checkpoint are neither read nor needed, whatever its list says."""
-    body = json.loads((kept / "checkpoint.json").read_bytes().splitlines()[0])
-    (tmp_path / "secret").write_bytes(b"secret")
-    body["files"]["../../secret"] = hashlib.sha256(b"secret").hexdigest()
-    write_signed(kept / "checkpoint.json", json.dumps(body).encode())
-    with pytest.raises(DamagedError, match=r"\.\./\.\./secret' is missing"):
-        checkpoint_files.read_arrays(kept, checkpoint_files.read_text(kept))
-
-
-def test_orbax_files(kept):
-    """With a forged list of checksums Orbax reads damaged files: no crash of the process, no hang."""
-    original = kept.with_name("original")
-    shutil.copytree(kept, original)
-    random_ = random.Random(5)
-    body = checkpoint_files.read_text(kept)
-    for _ in range(50):
-        shutil.rmtree(kept)
-        shutil.copytree(original, kept)
-        files = sorted(path for path in kept.rglob("*") if path.is_file() and path.name != "checkpoint.json")
-        path = random_.choice(files)
-        path.write_bytes(damage(path.read_bytes(), random_))
-        forged = checkpoint_files._checksums(kept)
-        try:
-            arrays = checkpoint_files.read_arrays(kept, {**body, "files": forged})
-            assert all(array.nbytes < MEBIBYTE for array in arrays.values())
-        except DamagedError as error:
-            assert str(error)
-    assert body["files"]
+    assert survive(parse, valid, 500, DamagedError, seed=4) == 0
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"state.kernel": ["float32", [1]]},
-        {"more": ["float32", [1]]},
-        {"more": ["float64", [1]]},
-        {"more": ["no such type", [1]]},
-        {"state.kernel": ["float32", [10**30]]},
-        {"state.kernel": ["float32", ["a"]]},
-        {"state.kernel": "float32"},
-        {"state.kernel": None},
-        {"state.kernel": ["object", [3]]},
-        {"state.kernel": ["float32", [-3]]},
+        {"shape": [1]},
+        {"shape": [10**30]},
+        {"shape": ["a"]},
+        {"shape": [-3]},
+        {"shape": None},
+        {"dtype": "no such type"},
+        {"dtype": "object"},
+        {"dtype": "F64"},
+        {"dtype": "BF16", "shape": [6]},
+        {"data_offsets": [0, 10**15]},
+        {"data_offsets": [4, 0]},
+        {"data_offsets": ["a", "b"]},
     ],
 )
-def test_a_forged_layout_is_refused(kept, change):
-    body = checkpoint_files.read_text(kept)
-    assert "state.kernel" in body["layout"]
-    with pytest.raises(DamagedError, match="does not say what the vector holds"):
-        checkpoint_files.read_arrays(kept, {**body, "layout": body["layout"] | change})
+def test_a_forged_layout_is_refused(checkpoint, change):
+    content = checkpoint.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header["state.kernel"] |= change
+    text = json.dumps(header, separators=(",", ":")).encode()
+    checkpoint.write_bytes(sign(len(text).to_bytes(8, "little") + text + content[8 + size :]))
+    with pytest.raises(DamagedError) as error:
+        checkpoints.read(checkpoint)
+    assert "checksum" not in str(error.value)
+
+
+@pytest.mark.parametrize("change", [{"epoch": "1"}, {"epoch": 2}, {"about": []}, {"identity": None}, {"format": 2}])
+def test_a_forged_text_is_refused(checkpoint, change):
+    found = checkpoints.read(checkpoint)
+    body = {"sha256": "0" * 64, "format": checkpoints.FORMAT, **found._asdict(), **change}
+    del body["arrays"]
+    checkpoints.write(checkpoint, found.arrays, json.dumps(body))
+    with pytest.raises(DamagedError, match=r"its format is not|it has no valid"):
+        checkpoints.read(checkpoint)
 
 
 def test_safetensors(tmp_path):

@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from jax_s6 import cli
 from jax_s6.config import RECIPES, TrainConfig
-from jax_s6.data.dataset import load
+from jax_s6.data import load
 from jax_s6.errors import InputError
 from jax_s6.predict.command import load_model
 from jax_s6.report import folder as report_folder
@@ -112,7 +112,7 @@ def test_finished_and_unfinished_folders_are_kept(finished, arguments, tmp_path,
     assert "nothing to resume" in capsys.readouterr().out
     assert (finished / "sweep.csv").stat().st_mtime_ns == before
     (tmp_path / "checkpoints").mkdir()
-    with pytest.raises(InputError, match="unfinished run: --resume to go on"):
+    with pytest.raises(InputError, match="unfinished run: --resume to resume it"):
         sweep_command.main([*arguments, "--out", str(tmp_path)])
 
 
@@ -235,7 +235,7 @@ def test_two_processes_give_what_one_gives(arguments, finished, tmp_path):
 @pytest.mark.parametrize("victim", [0, 1])
 def test_death_of_a_process_ends_the_other_with_a_sentence(arguments, tmp_path, victim):
     with processes([*arguments, "--num-epochs", "9999"], tmp_path) as running:
-        while not (tmp_path / "checkpoints" / "group-0" / "1").exists():
+        while not (tmp_path / "checkpoints" / "group-0" / "1.safetensors").exists():
             assert [process.poll() for process in running] == [None, None]
             time.sleep(0.2)
         os.kill(running[victim].pid, signal.SIGKILL)
@@ -249,7 +249,7 @@ def test_death_of_a_process_ends_the_other_with_a_sentence(arguments, tmp_path, 
 def test_process_that_stays_alone_ends_with_a_sentence(arguments, tmp_path, number):
     with processes(arguments, tmp_path, started=(number,)) as (process,):
         output, _ = process.communicate(timeout=60)
-    assert process.returncode == 2 and output.startswith("error: distributed: not all processes met")
+    assert process.returncode == 2 and output.startswith("error: distributed: not all processes connected")
 
 
 def test_python_gives_what_the_command_writes(finished, arguments):

@@ -265,8 +265,8 @@ def test_group_that_fell_back_before_a_rung_trains_the_lanes_that_were_dropped_t
     grid = {"learning_rate": (0.02, 0.05), "batch_size": (32, 25)}
     want = sweep(config, grid, bars, devices=two, prune=True, out=tmp_path, checkpoints=KEEP_ALL)
     for folder in (tmp_path / "checkpoints" / "group-0", tmp_path / "checkpoints" / "group-1"):
-        shutil.rmtree(folder / "3")
-    shutil.rmtree(tmp_path / "checkpoints" / "group-1" / "2")
+        (folder / "3.safetensors").unlink()
+    (tmp_path / "checkpoints" / "group-1" / "2.safetensors").unlink()
     again = tmp_path / "again"
     shutil.copytree(tmp_path / "checkpoints", again / "checkpoints")
     got = sweep(config, grid, bars, devices=two, prune=True, out=again, resume=True, checkpoints=KEEP_ALL)
@@ -276,7 +276,8 @@ def test_group_that_fell_back_before_a_rung_trains_the_lanes_that_were_dropped_t
 
 def test_resume_begins_where_there_is_nothing(bars, two, decaying, tmp_path):
     got = sweep(DECAYING, DECAYING_GRID, bars, devices=two, out=tmp_path, resume=True)
-    assert len(got.history) == len(decaying.history) and (tmp_path / "checkpoints" / "group-0" / "3").exists()
+    assert len(got.history) == len(decaying.history)
+    assert (tmp_path / "checkpoints" / "group-0" / "3.safetensors").exists()
     for row, want in zip(got.rows, decaying.rows, strict=True):
         assert_equal_rows(row, want)
 
