@@ -89,7 +89,7 @@ SETTINGS = [
     ("--checkpoint-every -5", "checkpoint_every must be >= 1, got -5"),
     ("--checkpoint-every 0.5", "--checkpoint-every"),
     ("--keep 0", "keep must be >= 1, got 0"),
-    ("--resume --overwrite", "resume goes on with a run and overwrite replaces it: give one of the two"),
+    ("--resume --overwrite", "resume continues a run and overwrite replaces it: give one of the two"),
     ("--recipe s6 --config {config}", "recipe and config exclude each other"),
     ("--config {missing}", "cannot be read"),
     ("--config {folder}", "cannot be read (.*directory"),
@@ -126,8 +126,8 @@ SETTINGS = [
     ("--out {long_name}", "File name too long"),
     ("--out ''", "--out is empty: give a value, or leave it out"),
     ("--config=", "--config is empty: give a value, or leave it out"),
-    ("--out {finished}", "out {finished} holds a run already: give another --out, or --overwrite to replace it"),
-    ("--out {unfinished}", "out {unfinished} holds an unfinished run: --resume to go on with it"),
+    ("--out {finished}", "out {finished} already holds a run: give another --out, or --overwrite to replace it"),
+    ("--out {unfinished}", "out {unfinished} holds an unfinished run: --resume to resume it"),
 ]
 TRAIN = [
     *SETTINGS,
