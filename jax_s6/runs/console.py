@@ -1,4 +1,4 @@
-"""What a run prints: the layer table, a line per epoch and the progress bar."""
+"""What a run prints: the layer table, one line per epoch and the progress bar."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ console = Console(highlight=False)
 
 
 def print_layers() -> None:
-    """Prints the layer table: output shape on 28x28 images, and parameters."""
+    """Prints each layer's output shape for 28x28 images and its number of parameters."""
     table = Table("block", "layers", "output", "parameters")
     table.columns[3].justify = "right"
     for block, layers, shape, count in model.layer_table():
@@ -24,10 +24,10 @@ def print_layers() -> None:
 
 
 class Dashboard:
-    """A live bar for the terminal; nothing where standard output is not one. Its methods may be called from the run."""
+    """A live progress bar in a terminal, and one line per epoch in any output."""
 
     def __init__(self, num_epochs: int, done: int = 0):
-        """Lays out the bar, for a run that has ``done`` some of its epochs before."""
+        """Prepares the bar; ``done`` epochs of a resumed run are finished already."""
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
         self._progress = Progress(
             *columns, TextColumn("left"), TimeRemainingColumn(), console=console, transient=True,
@@ -41,11 +41,11 @@ class Dashboard:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Wipes the bar."""
+        """Removes the bar."""
         self._progress.stop()
 
     def epoch_done(self, row: Mapping[str, Any], images_per_second: float) -> None:
-        """Advances by an epoch and prints its line."""
+        """Advances the bar by one epoch and prints that epoch's line."""
         progress = (
             f"loss {row['train_loss']:.4f}, accuracy {row['test_accuracy']:.2%}, {images_per_second:,.0f} images/s"
         )
@@ -55,5 +55,3 @@ class Dashboard:
             text += f"  validation {row['validation_accuracy']:.2%}"
         text += f"  test loss {row['test_loss']:.4f}  test {row['test_accuracy']:.2%}"
         console.print(f"{text}  {row['seconds']:.1f} s  {images_per_second:,.0f} images/s", soft_wrap=True)
-
-

@@ -1,4 +1,4 @@
-"""The versions, the device and the machine that a run's summary records."""
+"""The versions, the device and the machine that are recorded in a run's summary."""
 
 import platform
 from importlib import metadata
@@ -10,7 +10,7 @@ from jax_s6 import backend
 
 
 def environment() -> dict[str, Any]:
-    """Describes versions, device and machine."""
+    """Returns versions, device and machine as JSON values."""
     device = jax.devices()[0]
     packages = ("jax_s6", "jax", "jaxlib", "flax", "optax", "numpy")
     versions = {"python": platform.python_version(), **{name: _version(name) for name in packages}}
@@ -29,7 +29,5 @@ def environment() -> dict[str, Any]:
 def _version(package: str) -> str:
     try:
         return metadata.version(package)
-    except metadata.PackageNotFoundError:  # this one, run from its source
+    except metadata.PackageNotFoundError:  # this package, run from its source
         return "not installed"
-
-

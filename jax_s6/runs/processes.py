@@ -1,4 +1,4 @@
-"""Several processes, on one machine or many, as one: JAX's own runtime, with its failures said in a sentence."""
+"""A sweep in several processes, on one or more machines: JAX's distributed runtime, with one-sentence errors."""
 
 import contextlib
 import hashlib
@@ -8,6 +8,7 @@ import threading
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 import jax
 import numpy as np
@@ -16,27 +17,31 @@ from jax.experimental import multihost_utils
 
 from jax_s6.errors import InputError
 from jax_s6.runs.signals import Stopped
+from jax_s6.settings import Setting
 
 CONNECT_SECONDS = 45
 HEARTBEAT_SECONDS = 30
-"""A process that is silent for so long is taken for dead; JAX then ends the others."""
+"""JAX ends all processes if one of them has not answered for this many seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DistributedConfig:
-    """Several processes as one sweep."""
+    """How the processes of one sweep find each other."""
 
-    distributed: bool = False
-    """Be one of several processes that share the sweep; found by itself under SLURM, Kubernetes and on cloud TPUs."""
-    coordinator: str | None = None
-    """Address of process 0 as HOST:PORT, where it is not found by itself."""
-    num_processes: int | None = None
-    """How many processes there are, >= 1; with --coordinator."""
-    process_id: int | None = None
-    """Which of them this is, from 0; with --coordinator."""
+    distributed: Annotated[
+        bool,
+        Setting(
+            "Share the sweep with other processes, which find each other under SLURM, Kubernetes and on cloud TPUs."
+        ),
+    ] = False
+    coordinator: Annotated[
+        str | None, Setting("Address of process 0 as HOST:PORT, if the processes do not find each other.")
+    ] = None
+    num_processes: Annotated[int | None, Setting("Number of processes, >= 1; with --coordinator.")] = None
+    process_id: Annotated[int | None, Setting("Number of this process, from 0; with --coordinator.")] = None
 
     def __post_init__(self) -> None:
-        """Checks that what belongs together is given together."""
+        """Checks that the settings fit together."""
         given = [self.coordinator, self.num_processes, self.process_id]
         if not self.distributed and any(value is not None for value in given):
             raise InputError("coordinator, num_processes and process_id need --distributed: add it")
@@ -52,17 +57,17 @@ class DistributedConfig:
 
 
 def initialize(config: DistributedConfig) -> None:
-    """Connects to the other processes, before the backend starts.
+    """Connects to the other processes; call it before the backend starts.
 
     Raises:
-        InputError: They could not all be reached in time, or JAX found no cluster.
+        InputError: Not all processes connected in time, or JAX found no cluster.
     """
-    where = config.coordinator or "the cluster that JAX looked for"
+    where = config.coordinator or "the cluster that JAX found"
     late = (
-        f"distributed: not all processes met at {where} within {CONNECT_SECONDS} s: start all of them, with the same"
-        " --coordinator and --num-processes"
+        f"distributed: not all processes connected at {where} within {CONNECT_SECONDS} s: start all of them, with the"
+        " same --coordinator and --num-processes"
     )
-    # When its own time is up, JAX aborts the process with a stack trace: be quicker.
+    # JAX aborts the process with a stack trace after its own timeout, so this one is shorter.
     watchdog = threading.Timer(CONNECT_SECONDS, _end, (late, 2))
     watchdog.daemon = True
     watchdog.start()
@@ -81,30 +86,30 @@ def initialize(config: DistributedConfig) -> None:
                 "distributed: no cluster is found here (SLURM, Kubernetes, a cloud TPU): give --coordinator HOST:PORT,"
                 " --num-processes and --process-id"
             ) from None
-        raise InputError(f"distributed: cannot meet at {where}: {_first_line(error)}") from None
+        raise InputError(f"distributed: cannot connect at {where}: {_first_line(error)}") from None
     finally:
         watchdog.cancel()
 
 
 def is_main() -> bool:
-    """Whether this process writes the files and talks."""
+    """Returns whether this process writes the files and prints."""
     return jax.process_index() == 0
 
 
 def require_same(text: str, what: str) -> None:
-    """Compares a text with process 0's.
+    """Compares a text with that of process 0.
 
     Raises:
-        InputError: It differs; ``what`` says what all processes must have in common.
+        InputError: It differs; the message names ``what`` must be the same in all processes.
     """
     if jax.process_count() > 1:
         digest = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)
         if (multihost_utils.broadcast_one_to_all(digest) != digest).any():
-            raise InputError(f"process {jax.process_index()} must have the same {what}, as process 0")
+            raise InputError(f"process {jax.process_index()} must have the same {what} as process 0")
 
 
 def largest(number: int) -> int:
-    """Returns the largest of the processes' numbers; all of them must ask at the same point."""
+    """Returns the largest of all processes' numbers; every process must call it at the same point."""
     if jax.process_count() == 1:
         return number
     return int(multihost_utils.process_allgather(np.int32(number)).max())
@@ -112,29 +117,27 @@ def largest(number: int) -> int:
 
 @contextlib.contextmanager
 def ending_together() -> Iterator[None]:
-    """Ends this process with a sentence when another one is lost; it would wait for it at its exit otherwise."""
+    """Ends this process with one sentence if it or another one fails; otherwise it would wait for the others."""
     try:
         yield
-    except JaxRuntimeError as error:
+    except BaseException as error:
         if jax.process_count() == 1:
             raise
-        _end(f"another process of the sweep was lost ({_first_line(error)}): start all of them again with --resume", 1)
-    except InputError as error:
-        if jax.process_count() == 1:
-            raise
-        _end(str(error), 2)
-    except Stopped as stop:
-        if jax.process_count() == 1:
-            raise
-        _end(str(stop), stop.status)
-    except BaseException:
-        if jax.process_count() == 1:
-            raise
-        traceback.print_exc()
-        _end("this process of the sweep failed, see above", 1)
+        match error:
+            case JaxRuntimeError():
+                lost = f"another process of the sweep was lost ({_first_line(error)})"
+                _end(f"{lost}: start all of them again with --resume", 1)
+            case InputError():
+                _end(str(error), 2)
+            case Stopped():
+                _end(str(error), error.status)
+            case _:
+                traceback.print_exc()
+                _end("this process of the sweep failed, see above", 1)
 
 
 def _end(message: str, status: int) -> None:
+    """Prints a message and ends the process without waiting for the others."""
     print(message if status > 128 else f"error: {message}", file=sys.stderr, flush=True)
     os._exit(status)
 
