@@ -1,32 +1,34 @@
-"""What every command shares: tyro's command line, one-sentence errors and exit statuses."""
+"""What the commands share: reading the command line with tyro, errors in one sentence, and exit statuses."""
 
+import argparse
 import contextlib
 import io
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import tyro
 
-from jax_s6.errors import InputError
-from jax_s6.runs.signals import Stopped
+from jax_s6.config import RECIPES, TrainConfig, from_json
+from jax_s6.errors import InputError, Stopped
 
 T = TypeVar("T")
 
 
 def parse(kind: type[T], *, prog: str, default: T | None = None, args: Sequence[str] | None = None) -> T:
-    """Builds a dataclass from the command line, or exits with 2 and one sentence.
+    """Reads the command line into a dataclass, or prints one sentence and exits with status 2.
 
     Args:
-        kind: The dataclass; the fields of nested dataclasses become flags without a prefix.
+        kind: The dataclass. Each field, also of nested dataclasses, is a flag.
         prog: The command as the user types it, for the help text.
-        default: The values that flags override; the dataclass's own defaults if None.
+        default: The values of flags that are not given; those of the dataclass if None.
         args: The arguments; ``sys.argv[1:]`` if None.
 
     Raises:
-        SystemExit: 0 after ``--help``, 2 after an unusable argument.
+        SystemExit: Status 0 after ``--help``, 2 after an argument that cannot be used.
     """
     errors = io.StringIO()
     try:
@@ -47,8 +49,39 @@ def parse(kind: type[T], *, prog: str, default: T | None = None, args: Sequence[
         fail(f"{_first_sentence(errors.getvalue())} (see {prog} --help)")
 
 
+def base_config(args: Sequence[str]) -> TrainConfig:
+    """Returns the settings that the other flags change: those of the recipe or the file that the arguments name.
+
+    Raises:
+        InputError: The file cannot be read, or both are named.
+    """
+    refuse_empty(args)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--recipe", nargs="?")
+    parser.add_argument("--config", nargs="?")
+    named, _ = parser.parse_known_args(args)
+    if named.config is None:
+        return RECIPES.get(named.recipe, RECIPES["best"])  # tyro reports a recipe that does not exist
+    if named.recipe is not None:
+        raise InputError("recipe and config exclude each other: give --config FILE alone, which names its recipe")
+    return read_config(Path(named.config))
+
+
+def read_config(path: Path) -> TrainConfig:
+    """Reads a run's ``config.json``.
+
+    Raises:
+        InputError: It cannot be read, or does not hold settings.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"config {path} cannot be read ({error}): give a config.json that a run wrote") from None
+    return from_json(text, f"config {path}")
+
+
 def refuse_empty(args: Sequence[str]) -> None:
-    """Raises InputError if an argument is empty, as of a variable that is not set: a path would be the folder here."""
+    """Raises InputError for an empty argument, as of an unset shell variable: a path would be the current folder."""
     for before, arg in zip(["", *args], args, strict=False):
         if not arg or re.fullmatch("--[a-z0-9-]+=", arg):
             flag = arg.rstrip("=") or (before if before.startswith("--") else "an argument")
@@ -56,10 +89,10 @@ def refuse_empty(args: Sequence[str]) -> None:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs a command.
+    """Runs a command and sets its exit status.
 
-    What the user got wrong ends in one sentence on standard error and exit status 2; a signal in how to go on, and 130
-    or 143.
+    Input that cannot be used ends in one sentence on standard error and status 2; a signal in the command that resumes
+    the run and status 130 or 143.
     """
     try:
         main()
@@ -70,18 +103,18 @@ def run(main: Callable[[], None]) -> None:
         raise SystemExit(stop.status) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-    except BrokenPipeError:  # the reader of a pipe went away, as `| head` does
+    except BrokenPipeError:  # the program that reads the output has ended, such as `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def fail(message: str) -> NoReturn:
-    """Prints one line on standard error and exits with 2."""
+    """Prints one line on standard error and exits with status 2."""
     print(f"error: {message}", file=sys.stderr)
     raise SystemExit(2)
 
 
 def _first_sentence(box: str) -> str:
-    """Reduces tyro's framed error, from its title to the first rule, to one line, with the flag that it suggests."""
+    """Returns the first paragraph of tyro's framed error as one line, with the flag that it suggests."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", box)
     parts = re.split(r"\n?[^\n]*[─-]{8,}[^\n]*\n", text)
     sentence = " ".join(re.sub("[│|]", " ", parts[min(1, len(parts) - 1)]).split()).rstrip(".")

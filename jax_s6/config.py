@@ -66,7 +66,7 @@ class OptimizerConfig(Settings):
     optimizer: Annotated[OptimizerName, Setting("Optimizer: SGD with momentum, or AdamW.")] = "sgd"
     learning_rate: Annotated[float, Setting("Peak learning rate.", le=1_000_000, gt=0)] = 0.1
     momentum: Annotated[float, Setting("Momentum of sgd; beta1 of adamw.", 0, 0.9999)] = 0.9
-    nesterov: Annotated[bool, Setting("Use Nesterov momentum (sgd only).")] = False
+    nesterov: Annotated[bool, Setting("Whether sgd uses Nesterov momentum.")] = False
     weight_decay: Annotated[float, Setting("Weight decay of the convolution kernels only.", 0, 1)] = 0.0
     schedule: Annotated[ScheduleName, Setting("How the learning rate changes during the run.")] = "constant"
     warmup_fraction: Annotated[

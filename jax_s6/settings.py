@@ -26,7 +26,8 @@ class Setting(Doc):
         """Takes whole sentences, and the bounds of a number: ``>= ge`` or ``> gt``, and ``<= le``."""
         self._limits = {">=": ge, ">": gt, "<=": le}
         self.bounds = " and ".join(f"{sign} {limit:,}" for sign, limit in self._limits.items() if limit is not None)
-        super().__init__(f"{text} Allowed: {self.bounds}." if self.bounds else text)
+        allowed = self.bounds.replace(",", "")  # tyro would break a line at a comma
+        super().__init__(f"{text} Allowed: {allowed}." if allowed else text)
 
     def broken_rule(self, kind: Any, value: Any) -> str | None:
         """Returns what a value of a type should have been, or None if it is allowed."""

@@ -25,6 +25,11 @@ def test_the_list_names_every_command_and_each_has_help(capsys):
         assert stop.value.code == 0 and "usage: " in text and name in text
 
 
+def test_as_a_process_it_lists_the_commands_too():
+    done = subprocess.run([sys.executable, "-m", "jax_s6"], capture_output=True, text=True, check=True)
+    assert "\n  backprop " in done.stdout and done.stderr == ""
+
+
 def test_a_command_runs_with_its_own_arguments(tmp_path, capsys):
     (tmp_path / "words.png").write_text("words")
     with pytest.raises(SystemExit) as stop:
@@ -40,8 +45,18 @@ def test_an_unknown_command_is_one_sentence(capsys):
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
 def test_completion_knows_commands_and_flags(shell, tmp_path):
-    code = f"from jax_s6.__main__ import console; import sys; sys.argv[1:] = ['--tyro-write-completion', '{shell}',"
-    subprocess.run([sys.executable, "-c", f"{code} {str(tmp_path / 'file')!r}]; console()"], check=True)
+    with pytest.raises(SystemExit) as stop:
+        entry.main(["--tyro-write-completion", shell, str(tmp_path / "file")])
     text = (tmp_path / "file").read_text()
+    assert not stop.value.code
     for word in ("predict", "--learning-rate", "--format", "--sheet", "--num-iterations"):
         assert word in text, word
+
+
+@pytest.mark.parametrize("args", ["", "bash", "tcsh {tmp}/file", "bash {tmp}/no/file"])
+def test_completion_that_cannot_be_written_is_one_sentence(args, tmp_path, capsys):
+    args = ["--tyro-write-completion", *args.format(tmp=tmp_path).split()]
+    with pytest.raises(SystemExit) as stop:
+        cli.run(lambda: entry.main(args))
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and error.startswith("error: ") and error.count("\n") == 1

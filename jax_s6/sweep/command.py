@@ -10,9 +10,10 @@ from typing import Annotated, Literal
 
 import jax
 import tyro
+from typing_extensions import Doc
 
 from jax_s6 import backend, cli, data
-from jax_s6.config import to_json
+from jax_s6.config import RECIPES, to_json
 from jax_s6.errors import InputError
 from jax_s6.network import weights
 from jax_s6.runs import checkpoints as checkpoint
@@ -28,7 +29,6 @@ from jax_s6.sweep import estimate as sweep_estimate
 from jax_s6.sweep import report as sweep_report
 from jax_s6.sweep.flags import SweepFlags, from_flags, to_flags
 from jax_s6.sweep.run import Listener, SweepResult, make_trainers, sweep
-from jax_s6.train.command import base_config
 from jax_s6.training import plan as grids
 from jax_s6.training.lanes import GroupTrainer
 from jax_s6.training.plan import Plan
@@ -38,33 +38,42 @@ PROG = "python -m jax_s6.sweep"
 
 @dataclass(frozen=True, kw_only=True)
 class SweepCommand:
-    """Train every combination of the given settings, in few compiled programs and on every device.
+    """Train a network for every combination of the given settings.
 
-    Where several values are allowed, as in --learning-rate 0.1 0.5 --seed 0 1 2 (6 lanes), their product is the grid.
-    Batch size, epochs, optimizer, schedule and the like make groups, each compiled once.
+    Most settings take several values: --learning-rate 0.1 0.5 --seed 0 1 2 makes a grid of 6 runs, which are called
+    lanes. If no setting has several values, the grid is the assignment's six learning rates. Lanes are compiled
+    together unless they differ in batch size, number of epochs, optimizer, schedule or the like.
     """
 
-    run: SweepFlags  # pyright: ignore[reportInvalidTypeForm]
-    """Settings of the lanes; several values of one make the grid."""
-    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Start from the settings in a run's config.json instead of a recipe's."""
-    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/sweep")
-    """Where the results go."""
-    overwrite: bool = False
-    """Replace the sweep that is in the output folder."""
-    resume: bool = False
-    """Go on with the unfinished sweep in the output folder, given the same settings; begin it if there is none."""
+    run: Annotated[SweepFlags, tyro.conf.arg(name="")] = field(  # pyright: ignore[reportInvalidTypeForm]
+        default_factory=lambda: to_flags(RECIPES["best"])
+    )
+    config: Annotated[
+        Path | None, tyro.conf.arg(metavar="FILE"), Doc("Start from the settings in this config.json of a run.")
+    ] = None
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR"), Doc("Folder for the results.")] = Path("runs/sweep")
+    overwrite: Annotated[bool, Doc("Replace the sweep that is in the output folder.")] = False
+    resume: Annotated[
+        bool, Doc("Resume the unfinished sweep in the output folder, with the same flags; start one if there is none.")
+    ] = False
     checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
-    prune: bool = False
-    """Drop the worse half of the lanes after epochs 1, 2, 4, ..., judged on the images that --holdout keeps."""
-    tensorboard: bool = False
-    """Also write each lane's scalars and hyper-parameters for TensorBoard, into the output folder."""
-    dry_run: bool = False
-    """Print lanes, groups, devices, estimated memory and time, and write nothing."""
-    width: Literal["auto"] | int = "auto"
-    """The most lanes at once on a device; auto: 1 on CPU, and what fits in memory on an accelerator."""
-    devices: int | None = None
-    """How many devices; all if not given. Lanes are spread over them, and batches when there are fewer lanes."""
+    prune: Annotated[
+        bool, Doc("Stop the worse half of the lanes after epochs 1, 2, 4, ..., by accuracy on the --holdout images.")
+    ] = False
+    tensorboard: Annotated[
+        bool, Doc("Write each lane's metrics and hyper-parameters for TensorBoard into the output folder.")
+    ] = False
+    dry_run: Annotated[
+        bool, Doc("Only print the lanes, groups and devices, and an estimate of memory and time; write nothing.")
+    ] = False
+    width: Annotated[
+        Literal["auto"] | int,
+        Doc("Largest number of lanes at once on a device. auto: 1 on CPU; what fits in memory on accelerators."),
+    ] = "auto"
+    devices: Annotated[
+        int | None,
+        Doc("Number of devices; all if not given. If there are fewer lanes than devices, they share batches, too."),
+    ] = None
     processes: DistributedConfig = field(default_factory=DistributedConfig)
 
 
@@ -96,7 +105,7 @@ class Console(Listener):
 def main(args: Sequence[str] | None = None) -> None:
     """Runs the command."""
     args = list(sys.argv[1:] if args is None else args)
-    base = base_config(args)
+    base = cli.base_config(args)
     command = cli.parse(SweepCommand, prog=PROG, default=SweepCommand(run=to_flags(base)), args=args)
     config, grid = from_flags(command.run, base)
     plan = grids.make_plan(config, grid)

@@ -1,6 +1,5 @@
 """Train one network: ``python -m jax_s6.train``."""
 
-import argparse
 import dataclasses
 import sys
 import time
@@ -13,12 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from typing_extensions import Doc
 
 from jax_s6 import backend, cli, data
-from jax_s6.config import RECIPES, Hyperparameters, TrainConfig, from_json, to_json
+from jax_s6.config import RECIPES, Hyperparameters, TrainConfig, to_json
 from jax_s6.errors import InputError
 from jax_s6.network import net as model
 from jax_s6.network import weights
+from jax_s6.predict import Model
 from jax_s6.runs import checkpoints as checkpoint
 from jax_s6.runs import folder as run_folder
 from jax_s6.runs import signals as stopping
@@ -41,25 +42,30 @@ PROG = "python -m jax_s6.train"
 
 @dataclass(frozen=True, kw_only=True)
 class TrainCommand:
-    """Train the 11,952-parameter network on MNIST, and judge it on the 10,000 test images."""
+    """Train the network of 11,952 parameters on MNIST, and evaluate it on the 10,000 test images."""
 
-    run: TrainConfig = field(default_factory=lambda: RECIPES["best"])
-    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Start from the settings in a run's config.json instead of a recipe's."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Where the results go; runs/<recipe>-<seed> if not given."""
-    overwrite: bool = False
-    """Replace the run that is in the output folder."""
-    resume: bool = False
-    """Go on with the unfinished run in the output folder, given the same settings; begin it if there is none."""
+    run: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=lambda: RECIPES["best"])
+    config: Annotated[
+        Path | None, tyro.conf.arg(metavar="FILE"), Doc("Start from the settings in this config.json of a run.")
+    ] = None
+    out: Annotated[
+        Path | None, tyro.conf.arg(metavar="DIR"), Doc("Folder for the results; runs/<recipe>-<seed> if not given.")
+    ] = None
+    overwrite: Annotated[bool, Doc("Replace the run that is in the output folder.")] = False
+    resume: Annotated[
+        bool, Doc("Resume the unfinished run in the output folder, with the same settings; start one if there is none.")
+    ] = False
     checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
-    check_nans: bool = False
-    """End at the first epoch whose loss is not finite, and name the step and the tensor that went wrong."""
-    devices: int | None = None
-    """Devices that share each batch, a divisor of the batch size; if not given, one accelerator, or as many cores as
-    each have at least 64 images."""
-    tensorboard: bool = False
-    """Also write scalars, first-layer filters and mistakes for TensorBoard, into the output folder."""
+    check_nans: Annotated[
+        bool, Doc("Stop after an epoch whose loss is not finite, and report the first step and tensor that were not.")
+    ] = False
+    devices: Annotated[
+        int | None,
+        Doc("Number of devices that share each batch, a divisor of the batch size. Chosen by platform if not given."),
+    ] = None
+    tensorboard: Annotated[
+        bool, Doc("Write metrics, first-layer filters and wrong predictions for TensorBoard into the output folder.")
+    ] = False
 
 
 class TrainResult(NamedTuple):
@@ -79,34 +85,7 @@ class TrainResult(NamedTuple):
 def parse_command(args: Sequence[str] | None = None) -> TrainCommand:
     """Reads the command line: flags change the recipe, or the file, that ``--recipe`` or ``--config`` names."""
     args = list(sys.argv[1:] if args is None else args)
-    return cli.parse(TrainCommand, prog=PROG, default=TrainCommand(run=base_config(args)), args=args)
-
-
-def base_config(args: Sequence[str]) -> TrainConfig:
-    """Returns the settings that the other flags change: those of the recipe or the file that the arguments name."""
-    cli.refuse_empty(args)
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--recipe", nargs="?")
-    first.add_argument("--config", nargs="?")
-    named, _ = first.parse_known_args(args)
-    if named.config is not None:
-        if named.recipe is not None:
-            raise InputError("recipe and config exclude each other: give --config FILE alone, which names its recipe")
-        return read_config(Path(named.config))
-    return RECIPES.get(named.recipe or "best", RECIPES["best"])
-
-
-def read_config(path: Path) -> TrainConfig:
-    """Reads a run's ``config.json``.
-
-    Raises:
-        InputError: It cannot be read, or is not one.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"config {path} cannot be read ({error}): give a config.json that a run wrote") from None
-    return from_json(text, f"config {path}")
+    return cli.parse(TrainCommand, prog=PROG, default=TrainCommand(run=cli.base_config(args)), args=args)
 
 
 class Prepared(NamedTuple):
@@ -260,7 +239,8 @@ def _run(command: TrainCommand, out: Path, stopper: stopping.Stopper) -> None:
             on_epoch, check_nans = dashboard.epoch_done, command.check_nans
             result = train(config, dataset, prepared, on_epoch=on_epoch, keeper=keeper, check_nans=check_nans)
         if command.tensorboard:
-            tensorboard.write_run(out, result.history, result.variables, dataset)
+            probabilities = Model(result.variables).predict_proba(dataset.test_images)
+            tensorboard.write_run(out, result.history, result.variables, dataset, probabilities)
         write_run(out, config, result)
     print_score_card(config, result.summary)
     console.print(f"results are in {out}", soft_wrap=True)
