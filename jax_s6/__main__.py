@@ -20,7 +20,7 @@ COMMANDS = {
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Lists the commands, or runs the one that the first argument names."""
+    """List the commands, or runs the one that the first argument names."""
     args = list(sys.argv[1:] if args is None else args)
     if args and args[0] in ("--tyro-write-completion", "--tyro-print-completion"):
         write_completion(args)
@@ -39,7 +39,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def write_completion(args: Sequence[str]) -> None:
-    """Writes a completion script for all commands: ``--tyro-write-completion bash FILE``, or zsh."""
+    """Write a completion script for all commands: ``--tyro-write-completion bash FILE``, or zsh."""
     from jax_s6.backprop.command import BackpropConfig
     from jax_s6.export.command import ExportCommand
     from jax_s6.predict.command import PredictCommand
@@ -58,7 +58,7 @@ def write_completion(args: Sequence[str]) -> None:
 
 
 def console() -> None:
-    """Runs as the console script ``jax-s6``."""
+    """Run as the console script ``jax-s6``."""
     cli.run(main)
 
 

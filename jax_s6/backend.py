@@ -1,4 +1,4 @@
-"""The one place that chooses by platform: how to convolve, in which precision, on how many devices."""
+"""All choices by platform and machine: convolution, precision, devices, compiler options and the cache folder."""
 
 import contextlib
 import hashlib
@@ -9,128 +9,135 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import platformdirs
 from jax.typing import DTypeLike
 
 from jax_s6.config import ModelConfig
-from jax_s6.errors import InputError
 
 
 def convolution(config: ModelConfig, target: str | None = None) -> str:
-    """Resolves ``auto``: ``matmul`` on CPU and GPU, 20 and 3 times faster in a scan; ``xla`` on TPU."""
+    """Resolve ``auto``: ``xla`` on TPU; ``matmul`` on CPU and GPU, where it is 20 and 3 times as fast in a scan."""
     if config.convolution != "auto":
         return config.convolution
     return "xla" if (target or jax.default_backend()) == "tpu" else "matmul"
 
 
 def operand_dtype(config: ModelConfig, target: str | None = None) -> DTypeLike:
-    """Resolves the type of the convolutions' operands: float32 unless bfloat16 is asked for."""
-    if config.precision == "bf16":
-        return jnp.bfloat16
-    return jnp.float32
+    """Return the type of the numbers that convolutions multiply: float32 unless the settings ask for bfloat16."""
+    return jnp.bfloat16 if config.precision == "bf16" else jnp.float32
 
 
-def chunk_size(target: str | None = None) -> int | None:
-    """Returns how many images' activations a CPU's cache holds; None on accelerators, which take any batch at once."""
-    return 64 if (target or jax.default_backend()) == "cpu" else None
+MIN_CHUNK = 64
+"""Smallest number of images per chunk of a training batch on CPU.
+
+The activations of 64 images stay in the cache. A device takes at least one chunk: with less than that, waiting for the
+other devices (13 times per step) costs more than one device that runs each operation on all cores, by a factor of 1.7
+at batch 32 and 1.4 at batch 64, on two cores that share a cache.
+"""
+MAX_CHUNKS = 16
+"""Largest number of chunks per batch. Each chunk is compiled separately."""
+
+
+def num_chunks(batch_size: int, target: str | None = None) -> int:
+    """Return the number of equal chunks of a training batch, a power of two; 1 on accelerators."""
+    if (target or jax.default_backend()) != "cpu":
+        return 1
+    counts = (2**k for k in range(MAX_CHUNKS.bit_length()))
+    return max(n for n in counts if n == 1 or (batch_size % n == 0 and batch_size // n >= MIN_CHUNK))
 
 
 def few_operations(target: str | None = None) -> bool:
-    """Tells whether launching an operation costs more than its pass over small arrays: on GPU, where that was seen."""
+    """Return whether to prefer few large operations: on GPU, where a launch outlasts a pass over a small array."""
     return (target or jax.default_backend()) in ("gpu", "cuda", "rocm")
 
 
-MIN_PART = 64
-"""Images: batches are split over CPU devices into parts of at least so many.
-
-Below that, waiting for each other (13 times a step) costs the devices more than it costs one device to split each
-operation over the cores: by 1.7 at batch 32 and 1.4 at batch 64, on two cores that share a cache.
-"""
-
-
 def cores() -> int:
-    """Counts the cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def use_cpu_devices() -> None:
-    """Makes each core a CPU device of its own, before JAX's backend starts; accelerators are not affected.
+    """Make each core a CPU device; call it before JAX's backend starts. Accelerators are not affected.
 
-    Devices with a lane each, or with large parts of a batch, train faster than one whose operations run on all cores.
+    One device per core trains faster than one device on all cores if each has a lane, or a large part of a batch.
     """
-    with contextlib.suppress(RuntimeError):  # a backend that has started, in a notebook say, keeps its devices
+    with contextlib.suppress(RuntimeError):  # a backend that has started, as in a notebook, keeps its devices
         jax.config.update("jax_num_cpu_devices", cores())
 
 
-def use_compilation_cache(folder: Path) -> None:
-    """Keeps compiled programs in ``folder``: a second start compiles nothing.
+def cache_folder() -> Path | None:
+    """Return ``$JAX_S6_CACHE``, or else the user's cache folder of jax_s6; None if there is no home folder for it.
 
-    One folder a kind of processor: a program compiled for one with other vector units may not run on this one.
+    The folder need not exist.
     """
+    named = os.environ.get("JAX_S6_CACHE")
+    try:
+        return (Path(named) if named else platformdirs.user_cache_path("jax_s6", appauthor=False)).expanduser()
+    except RuntimeError:  # a folder that is literally called "~" would be made in its place
+        return None
+
+
+def use_compilation_cache(folder: Path | None) -> None:
+    """Keep compiled programs in a folder, so that a second start compiles nothing; None: keeps none.
+
+    Each kind of processor has its own subfolder: a program may use vector units that another processor does not have.
+    """
+    if folder is None:
+        return
     kind = hashlib.sha256(" ".join([platform.machine(), *sorted(cpu_flags())]).encode()).hexdigest()[:16]
     jax.config.update("jax_compilation_cache_dir", str(folder / f"xla-{kind}"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def quick_compilation(target: str) -> dict[str, int]:
-    """Compiler options for a program that runs once: on CPU it compiles in half the time, to the same bits."""
+    """Return compiler options for a program that runs once: on CPU they halve the compile time, with equal results."""
     return {"xla_backend_optimization_level": 1} if target == "cpu" else {}
 
 
-def one_core_a_device(devices: Sequence[jax.Device]) -> bool:
-    """Tells whether these are CPU devices and at least as many as cores, so that each has one core for its work."""
+def one_core_per_device(devices: Sequence[jax.Device]) -> bool:
+    """Return whether these are CPU devices, at least as many as there are cores, so that each has one core."""
     return devices[0].platform == "cpu" and len(devices) >= cores()
 
 
 def training_options(devices: Sequence[jax.Device]) -> dict[str, str]:
-    """Compiler options for training on these devices.
+    """Return compiler options for training on these devices.
 
-    XLA:CPU orders operations for several threads: those that could run at once follow one another, and what they
-    write leaves the cache before it is read. A device of one core does better with an order that spares memory: by
-    1.1 at batch 256, where one device on two cores does worse, by 1.2 at 64.
+    By default XLA:CPU orders operations for several threads: independent ones follow one another, and their results
+    leave the cache before they are read. On devices with one core each, the order that saves memory is faster, by a
+    factor of 1.1 at batch 256; on one device with two cores it is slower, by a factor of 1.2 at batch 64.
     """
-    return {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"} if one_core_a_device(devices) else {}
+    return {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"} if one_core_per_device(devices) else {}
 
 
-def batch_devices(batch_size: int, count: int | None) -> list[jax.Device]:
-    """Chooses the devices that share one lane's batches.
-
-    Args:
-        batch_size: Images a step.
-        count: How many devices; if None, one accelerator, or as many CPU devices as divide the batch into equal
-            parts of at least ``MIN_PART``.
-
-    Raises:
-        InputError: There are not that many, or they do not divide the batch.
-    """
-    found = jax.devices()
-    if count is None:
-        most = len(found) if found[0].platform == "cpu" else 1
-        count = equal_parts(batch_size, most, MIN_PART)
-    if not 1 <= count <= len(found):
-        raise InputError(f"devices must be >= 1 and <= {len(found)}, the {found[0].platform} devices here, got {count}")
-    if batch_size % count:
-        raise InputError(f"devices must divide the batch_size {batch_size}, got {count}")
-    return found[:count]
+def devices_per_batch(batch_size: int, num_devices: int, target: str | None = None) -> int:
+    """Return over how many of some CPU devices a batch is split by default: a power of two, at least a chunk each."""
+    return min(num_chunks(batch_size, target), floor_power_of_two(num_devices))
 
 
-def equal_parts(batch_size: int, most: int, smallest: int) -> int:
-    """Returns into how many equal parts, of at least so many images, a batch can be split at most; at least 1."""
-    return max(n for n in range(1, most + 1) if n == 1 or (batch_size % n == 0 and batch_size // n >= smallest))
+def floor_power_of_two(number: int) -> int:
+    """Return the largest power of two that is at most ``number``, and at least 1."""
+    return 1 << max(number.bit_length() - 1, 0)
 
 
-def judged_at_once(count: int) -> int:
-    """Into how many images a batch of so many is cut for prediction: on CPU, activations should stay in the cache."""
+def equal_parts(size: int, most: int) -> int:
+    """Return into how many equal parts ``size`` can be divided, at most ``most``."""
+    return max(n for n in range(1, most + 1) if size % n == 0)
+
+
+def prediction_chunk(count: int) -> int:
+    """Return how many of ``count`` images to predict at once: on CPU at most 64, whose activations fit in the cache."""
     return min(count, 64) if jax.default_backend() == "cpu" else count
 
 
-def judging_devices(num_parts: int) -> list[jax.Device]:
-    """Chooses devices of this process that judge so many parts of a batch, each as many."""
+def prediction_devices(count: int) -> list[jax.Device]:
+    """Return the devices of this process that share ``count`` chunks of a prediction equally."""
     found = jax.local_devices()
-    return found[: equal_parts(num_parts, len(found), 1)]
+    return found[: equal_parts(count, len(found))]
 
 
 def cpu_flags() -> set[str]:
-    """Returns the processor's feature flags as Linux names them; empty elsewhere."""
+    """Return the processor's feature flags as Linux names them; an empty set on other systems."""
+    # py-cpuinfo starts other programs and takes 1.3 seconds, which every command would wait for; this takes 0.2 ms.
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:

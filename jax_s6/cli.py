@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def parse(kind: type[T], *, prog: str, default: T | None = None, args: Sequence[str] | None = None) -> T:
-    """Reads the command line into a dataclass, or prints one sentence and exits with status 2.
+    """Read the command line into a dataclass, or print one sentence and exit with status 2.
 
     Args:
         kind: The dataclass. Each field, also of nested dataclasses, is a flag.
@@ -50,7 +50,7 @@ def parse(kind: type[T], *, prog: str, default: T | None = None, args: Sequence[
 
 
 def base_config(args: Sequence[str]) -> TrainConfig:
-    """Returns the settings that the other flags change: those of the recipe or the file that the arguments name.
+    """Return the settings that the other flags change: those of the recipe or the file that the arguments name.
 
     Raises:
         InputError: The file cannot be read, or both are named.
@@ -68,7 +68,7 @@ def base_config(args: Sequence[str]) -> TrainConfig:
 
 
 def read_config(path: Path) -> TrainConfig:
-    """Reads a run's ``config.json``.
+    """Read a run's ``config.json``.
 
     Raises:
         InputError: It cannot be read, or does not hold settings.
@@ -81,7 +81,7 @@ def read_config(path: Path) -> TrainConfig:
 
 
 def refuse_empty(args: Sequence[str]) -> None:
-    """Raises InputError for an empty argument, as of an unset shell variable: a path would be the current folder."""
+    """Raise InputError for an empty argument, as of an unset shell variable: a path would be the current folder."""
     for before, arg in zip(["", *args], args, strict=False):
         if not arg or re.fullmatch("--[a-z0-9-]+=", arg):
             flag = arg.rstrip("=") or (before if before.startswith("--") else "an argument")
@@ -89,7 +89,7 @@ def refuse_empty(args: Sequence[str]) -> None:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs a command and sets its exit status.
+    """Run a command and set its exit status.
 
     Input that cannot be used ends in one sentence on standard error and status 2; a signal in the command that resumes
     the run and status 130 or 143.
@@ -108,13 +108,13 @@ def run(main: Callable[[], None]) -> None:
 
 
 def fail(message: str) -> NoReturn:
-    """Prints one line on standard error and exits with status 2."""
+    """Print one line on standard error and exit with status 2."""
     print(f"error: {message}", file=sys.stderr)
     raise SystemExit(2)
 
 
 def _first_sentence(box: str) -> str:
-    """Returns the first paragraph of tyro's framed error as one line, with the flag that it suggests."""
+    """Return the first paragraph of tyro's framed error as one line, with the flag that it suggests."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", box)
     parts = re.split(r"\n?[^\n]*[─-]{8,}[^\n]*\n", text)
     sentence = " ".join(re.sub("[│|]", " ", parts[min(1, len(parts) - 1)]).split()).rstrip(".")

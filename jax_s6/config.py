@@ -32,7 +32,7 @@ class DataConfig(Settings):
     holdout: Annotated[int, Setting("Number of training images, the last ones, to keep for validation.", 0)] = 0
 
     def __post_init__(self) -> None:
-        """Accepts the folder as text too, which is what JSON has."""
+        """Accept the folder as text too, which is what JSON has."""
         super().__post_init__()
         if not isinstance(self.data_dir, str | Path | None):
             raise InputError(f"data_dir must be the path of a folder, got {self.data_dir!r}")
@@ -152,7 +152,7 @@ class Hyperparameters(NamedTuple):
 
     @classmethod
     def of(cls, config: TrainConfig) -> "Hyperparameters":
-        """Collects one run's numbers from its settings."""
+        """Collect one run's numbers from its settings."""
         settings = flatten(config)
         return cls(*(settings[name] for name in cls._fields))
 
@@ -176,7 +176,7 @@ class StaticSettings(NamedTuple):
 
     @classmethod
     def of(cls, config: TrainConfig) -> "StaticSettings":
-        """Collects one run's static settings."""
+        """Collect one run's static settings."""
         settings = flatten(config)
         settings |= {"uses_dropout": config.model.uses_dropout, "augments": config.augment.enabled}
         return cls(*(settings[name] for name in cls._fields))
@@ -200,12 +200,12 @@ RECIPES: dict[str, TrainConfig] = {
 
 
 def to_json(config: TrainConfig) -> str:
-    """Writes settings as JSON, with one object per section."""
+    """Write settings as JSON, with one object per section."""
     return json.dumps(dataclasses.asdict(config), indent=2, default=str) + "\n"
 
 
 def from_json(text: str, source: str) -> TrainConfig:
-    """Reads what ``to_json`` wrote.
+    """Read what ``to_json`` wrote.
 
     Args:
         text: The JSON.

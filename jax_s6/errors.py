@@ -18,7 +18,7 @@ class Stopped(BaseException):
     """
 
     def __init__(self, number: int, message: str):
-        """Keeps the message, which says what happened and how to resume."""
+        """Keep the message, which says what happened and how to resume."""
         super().__init__(message)
         self.number = number
 

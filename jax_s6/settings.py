@@ -23,14 +23,14 @@ class Setting(Doc):
     """Describes a setting in its annotation: the ``--help`` text, which tyro reads, and the range of a number."""
 
     def __init__(self, text: str, ge: float | None = None, le: float | None = None, *, gt: float | None = None):
-        """Takes whole sentences, and the bounds of a number: ``>= ge`` or ``> gt``, and ``<= le``."""
+        """Take whole sentences, and the bounds of a number: ``>= ge`` or ``> gt``, and ``<= le``."""
         self._limits = {">=": ge, ">": gt, "<=": le}
         self.bounds = " and ".join(f"{sign} {limit:,}" for sign, limit in self._limits.items() if limit is not None)
         allowed = self.bounds.replace(",", "")  # tyro would break a line at a comma
         super().__init__(f"{text} Allowed: {allowed}." if allowed else text)
 
     def broken_rule(self, kind: Any, value: Any) -> str | None:
-        """Returns what a value of a type should have been, or None if it is allowed."""
+        """Return what a value of a type should have been, or None if it is allowed."""
         if get_origin(kind) is Literal:
             return None if value in get_args(kind) else f"one of {', '.join(get_args(kind))}"
         if kind is bool:
@@ -47,7 +47,7 @@ class Settings:
     """Base class of the dataclasses that hold settings: it checks each value when the object is made."""
 
     def __post_init__(self) -> None:
-        """Raises InputError, which names the first setting with a value that is not allowed."""
+        """Raise InputError, which names the first setting with a value that is not allowed."""
         for name, (kind, setting) in _declared(type(self)).items():
             if (rule := setting.broken_rule(kind, getattr(self, name))) is not None:
                 raise InputError(f"{name} must be {rule}, got {getattr(self, name)!r}")
@@ -55,19 +55,19 @@ class Settings:
 
 @functools.cache
 def _declared(kind: type) -> dict[str, tuple[Any, Setting]]:
-    """Returns the type and the description of each setting of a dataclass."""
+    """Return the type and the description of each setting of a dataclass."""
     hints = get_type_hints(kind, include_extras=True)
     declared = {field.name: get_args(hints[field.name]) for field in dataclasses.fields(kind)}  # pyright: ignore
     return {name: args for name, args in declared.items() if len(args) == 2 and isinstance(args[1], Setting)}
 
 
 def is_section(value: Any) -> bool:
-    """Returns whether a value holds settings itself."""
+    """Return whether a value holds settings itself."""
     return isinstance(value, Mapping) or dataclasses.is_dataclass(value)
 
 
 def flatten(settings: Any, *, dotted: bool = False) -> dict[str, Any]:
-    """Returns all settings by name.
+    """Return all settings by name.
 
     Args:
         settings: A dataclass or a mapping; each value that is one of the two is a section.
@@ -84,7 +84,7 @@ def flatten(settings: Any, *, dotted: bool = False) -> dict[str, Any]:
 
 
 def replace(settings: T, changes: Mapping[str, Any]) -> T:
-    """Returns a copy with other values of the named settings, whichever section they are in.
+    """Return a copy with other values of the named settings, whichever section they are in.
 
     Raises:
         InputError: A value is not allowed.
@@ -99,7 +99,7 @@ def replace(settings: T, changes: Mapping[str, Any]) -> T:
 
 
 def from_mapping(default: T, values: Any, source: str) -> T:
-    """Returns a copy with the values of a nested mapping, such as one read from JSON.
+    """Return a copy with the values of a nested mapping, such as one read from JSON.
 
     Args:
         default: The values of settings that the mapping does not have.

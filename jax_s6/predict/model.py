@@ -103,11 +103,11 @@ def make_apply(variables: Mapping[str, Any], config: ModelConfig | None = None) 
 
     @jax.jit
     def apply_in_parts(images: jax.Array) -> jax.Array:
-        part = backend.judged_at_once(len(images))
+        part = backend.prediction_chunk(len(images))
         parts = images.reshape(-1, part, *images.shape[1:])
         if len(parts) == 1:
             return apply(images)
-        mesh, split = Mesh(np.array(backend.judging_devices(len(parts))), ("device",)), P("device")
+        mesh, split = Mesh(np.array(backend.prediction_devices(len(parts))), ("device",)), P("device")
         shared = jax.shard_map(lambda parts: jax.lax.map(apply, parts), mesh=mesh, in_specs=split, out_specs=split)
         return shared(parts).reshape(-1, net.NUM_OUTPUTS)
 

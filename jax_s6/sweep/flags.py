@@ -21,7 +21,7 @@ class _Default(tuple[Any, ...]):
 
 @functools.cache
 def _flags_of(kind: Any) -> Any:
-    """Makes a dataclass like one with settings, whose settings are tuples where a sweep can vary them."""
+    """Make a dataclass like one with settings, whose settings are tuples where a sweep can vary them."""
     fields = []
     for f in dataclasses.fields(kind):
         flag = f.type
@@ -41,7 +41,7 @@ SweepFlags = _flags_of(TrainConfig)
 
 
 def to_flags(settings: Any) -> Any:
-    """Returns the values that the flags have if none is given: those of a configuration."""
+    """Return the values that the flags have if none is given: those of a configuration."""
     values = {
         name: to_flags(value) if is_section(value) else _Default([value]) if name in _TAKES_SEVERAL else value
         for name, value in vars(settings).items()
@@ -50,7 +50,7 @@ def to_flags(settings: Any) -> Any:
 
 
 def from_flags(flags: Any, base: TrainConfig) -> tuple[TrainConfig, dict[str, tuple[Any, ...]]]:
-    """Converts the flags to the settings that all lanes share and a grid, of the settings with several values.
+    """Convert the flags to the settings that all lanes share and a grid, of the settings with several values.
 
     If no setting has several values and no learning rate is given, the grid is the default: the assignment's six rates.
 

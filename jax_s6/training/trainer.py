@@ -62,7 +62,7 @@ class Trainer:
         """
         chex.clear_trace_counter()  # it counts by source line: another Trainer's epoch would count as this one's
         devices = list(mesh.devices.flat)
-        recompute = backend.one_core_a_device(devices)
+        recompute = backend.one_core_per_device(devices)
         self.program = program = dataclasses.replace(program, axis_name=BATCH_AXIS, recompute=recompute)
         self._mesh = mesh
 
