@@ -16,7 +16,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 from jax_s6 import backend  # noqa: E402
-from jax_s6.data.dataset import Dataset  # noqa: E402
+from jax_s6.data import Dataset  # noqa: E402
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # a slow machine is not a failure
 hypothesis.settings.load_profile("untimed")

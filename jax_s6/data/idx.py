@@ -1,37 +1,41 @@
-"""The IDX format, in which the MNIST family is published: finds the four files of a folder, checks and reads them.
+"""The IDX format, in which the MNIST family is published: find the four files of a folder, check and read them.
 
-Nothing here trusts a file: what is read is bounded by what the header promises, and what the header may promise by
-``MAX_ITEMS``. Which folder is read, and when, is decided in ``data.py``.
+No file is trusted: its header limits what is read, and ``MAX_ITEMS`` limits what the header may promise. Which folder
+is read, and when, is decided in ``sources.py``.
 """
 
 import gzip
+import io
 import math
 import zlib
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
+from jaxtyping import Int32, UInt8
 
 from jax_s6.errors import InputError
 
 IMAGE_SIZE = 28
 MAX_ITEMS = 1_000_000  # the largest split of the family, EMNIST's byclass, has 697,932
 MAX_CLASSES = 16  # the outputs of the network
+NUM_CLASSES = 10  # of mnist, fashion_mnist, kmnist and emnist/digits
 ROLES = ("train_images", "train_labels", "test_images", "test_labels")
+Images = UInt8[np.ndarray, "_ 28 28 1"]
+Labels = Int32[np.ndarray, "_"]
+Arrays = dict[str, Images | Labels]  # by ROLES
 _CHUNK = 1 << 20  # a read of n bytes allocates them at once, so a header that lies would cost memory
 _MEND = "fetch it again, or name another folder with --data-dir"
 
 
 def find_files(folder: Path, dataset: str) -> dict[str, Path] | None:
-    """Finds the four IDX files of a data set, compressed or not, by any of the names in use.
+    """Find the four IDX files of a data set, compressed or not, by any of the names in use.
 
     Args:
         folder: The folder that holds them, not one of its parents.
-        dataset: The TFDS name; ``emnist/digits`` adds the files' own prefix, ``emnist-digits-``.
+        dataset: The TFDS name. Files of ``emnist/digits`` may have their own prefix, ``emnist-digits-``.
 
     Returns:
-        The paths by ``train_images``, ``train_labels``, ``test_images`` and ``test_labels``; None if there is no
-        such file at all.
+        The paths by ``ROLES``; None if there is no such file at all.
 
     Raises:
         InputError: Some of the four are missing, or the folder cannot be listed.
@@ -52,19 +56,27 @@ def find_files(folder: Path, dataset: str) -> dict[str, Path] | None:
     return None
 
 
-def read_split(images_path: Path, labels_path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Reads the images of a split and their labels.
+def read_files(files: dict[str, Path]) -> tuple[Arrays, int]:
+    """Read the files that ``find_files`` found; return the arrays and the number of classes, which is at least 10."""
+    arrays: Arrays = {}
+    for split in ("train", "test"):
+        images, labels = read_split(files[f"{split}_images"], files[f"{split}_labels"])
+        arrays |= {f"{split}_images": images, f"{split}_labels": labels}
+    return arrays, max(NUM_CLASSES, *(int(arrays[f"{split}_labels"].max()) + 1 for split in ("train", "test")))
+
+
+def read_split(images_path: Path, labels_path: Path) -> tuple[Images, Labels]:
+    """Read the images of a split and their labels.
 
     Args:
         images_path: An IDX file of magic number 2051, gzip-compressed or not.
         labels_path: An IDX file of magic number 2049, gzip-compressed or not.
 
     Returns:
-        images: uint8 ``[n, 28, 28, 1]``, as the file stores them.
-        labels: int32 ``[n]``, in ``[0, 16)``.
+        The images as the file stores them, and the labels in ``[0, 16)``.
 
     Raises:
-        InputError: A file cannot be read, is not what its header promises or does not fit the other one.
+        InputError: A file cannot be read, contradicts its own header or does not fit the other file.
     """
     images = read_array(images_path, (IMAGE_SIZE, IMAGE_SIZE))[..., np.newaxis]
     labels = read_array(labels_path, ())
@@ -75,7 +87,7 @@ def read_split(images_path: Path, labels_path: Path) -> tuple[np.ndarray, np.nda
 
 
 def check_classes(num_classes: int, where: str) -> None:
-    """Raises InputError unless the network has an output for every class."""
+    """Raise InputError unless the network has an output for every class."""
     if not 1 <= num_classes <= MAX_CLASSES:
         raise InputError(
             f"{where} has {num_classes} classes, which do not fit the network's {MAX_CLASSES} outputs; name another"
@@ -83,15 +95,15 @@ def check_classes(num_classes: int, where: str) -> None:
         )
 
 
-def read_array(path: Path, item_shape: tuple[int, ...]) -> np.ndarray:
-    """Reads an IDX file of unsigned bytes.
+def read_array(path: Path, item_shape: tuple[int, ...]) -> UInt8[np.ndarray, "n ..."]:
+    """Read an IDX file of unsigned bytes.
 
     Args:
         path: The file, gzip-compressed or not, whatever its name says.
         item_shape: The shape of one item: ``(28, 28)`` for images, ``()`` for labels.
 
     Returns:
-        uint8 ``[n, *item_shape]``, ``1 <= n <= MAX_ITEMS``.
+        The items, between 1 and ``MAX_ITEMS``.
 
     Raises:
         InputError: The file cannot be read, or its magic number, its sizes or its length are wrong.
@@ -99,7 +111,7 @@ def read_array(path: Path, item_shape: tuple[int, ...]) -> np.ndarray:
     try:
         with _open(path) as file:
             count = _count(path, _read(file, 8 + 4 * len(item_shape)), item_shape)
-            # One byte more than promised: it notices a file that goes on, and lets gzip verify its checksum at the end.
+            # One byte more than promised shows whether the file is too long, and makes gzip verify its checksum.
             data = _read(file, count * math.prod(item_shape) + 1)
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error)
@@ -111,7 +123,7 @@ def read_array(path: Path, item_shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _spellings(prefix: str, split: str, part: str) -> list[str]:
-    """Lists the names that one of the four files may have, the best known first."""
+    """List the names that one of the four files may have, the best known first."""
     test_splits = ["test", "t10k"] if prefix else ["t10k", "test"]
     return [
         f"{prefix}{name}-{part}{separator}idx{3 if part == 'images' else 1}-ubyte{suffix}"
@@ -121,15 +133,15 @@ def _spellings(prefix: str, split: str, part: str) -> list[str]:
     ]
 
 
-def _open(path: Path) -> BinaryIO:
-    """Opens a file for reading, through gzip if it begins as gzip does."""
+def _open(path: Path) -> io.BufferedIOBase:
+    """Open a file for reading, through gzip if it starts with gzip's magic number."""
     with open(path, "rb") as file:
         compressed = file.read(2) == b"\x1f\x8b"
-    return gzip.open(path) if compressed else open(path, "rb")  # type: ignore[return-value]
+    return gzip.open(path) if compressed else open(path, "rb")
 
 
-def _read(file: BinaryIO, size: int) -> bytearray:
-    """Reads ``size`` bytes, or fewer at the end of the file."""
+def _read(file: io.BufferedIOBase, size: int) -> bytearray:
+    """Read ``size`` bytes, or fewer at the end of the file."""
     data = bytearray()
     while len(data) < size:
         chunk = file.read(min(_CHUNK, size - len(data)))
@@ -140,7 +152,7 @@ def _read(file: BinaryIO, size: int) -> bytearray:
 
 
 def _count(path: Path, header: bytearray, item_shape: tuple[int, ...]) -> int:
-    """Returns the number of items that a header promises, having checked all of it."""
+    """Check all of a header and return the number of items that it promises."""
     fields = np.frombuffer(header[: len(header) // 4 * 4], ">u4").tolist()
     magic = 0x0800 + 1 + len(item_shape)  # unsigned bytes, then the number of dimensions
     kinds = {2049: "labels", 2051: "images"}

@@ -1,6 +1,6 @@
-"""Prepares the MNIST family with TensorFlow Datasets (TFDS), without TensorFlow.
+"""Download and prepare data sets of the MNIST family with TensorFlow Datasets (TFDS), without TensorFlow.
 
-TFDS's own builders name, download, check and write the data; only the steps for which they call TensorFlow are
+TFDS's own builders name, download, check and write the data. Only the steps for which they call TensorFlow are
 replaced: unpacking, reading IDX files and compressing images.
 """
 
@@ -9,12 +9,12 @@ import queue
 import threading
 import zipfile
 from collections.abc import Generator, Iterator
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import PIL.Image
 import requests
-import tensorflow_datasets as tfds
 from rich.progress import Progress
 from tensorflow_datasets.core.download import checksums
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
@@ -29,7 +29,7 @@ _NETWORK_SECONDS = 15.0
 
 
 class _Downloads:
-    """TFDS's download manager, less the unpacking that it does with TensorFlow."""
+    """TFDS's download manager, without the unpacking for which it needs TensorFlow."""
 
     def __init__(self, manager: Any, config: str, folder: Path, progress: Progress):
         self._manager = manager
@@ -38,7 +38,7 @@ class _Downloads:
         self._progress = progress
 
     def download_and_extract(self, urls: str | dict[str, str]) -> Any:
-        """Downloads; unpacks a zip archive as far as needed, and leaves gzip to the reader."""
+        """Download files; unpack from a zip archive the files of this data set, but leave gzip to the reader."""
         known = checksums.get_all_url_infos()
         wanted = list(urls.values()) if isinstance(urls, dict) else [urls]
         missing = [url for url in wanted if url not in known]
@@ -54,12 +54,12 @@ class _Downloads:
         return folder
 
     def extract(self, paths: dict[str, str]) -> dict[str, str]:
-        """Leaves gzip to the reader."""
+        """Leave gzip to the reader."""
         return paths
 
 
 class _NumpyBuilder(mnist.MNIST, skip_registration=True):
-    """What TFDS's builders of the MNIST family do, with NumPy and Pillow in TensorFlow's place."""
+    """TFDS's builder of the MNIST family, with NumPy and Pillow in place of TensorFlow."""
 
     name = "mnist"
     download_folder: Path
@@ -71,7 +71,7 @@ class _NumpyBuilder(mnist.MNIST, skip_registration=True):
         return super()._split_generators(downloads)
 
     def _generate_examples(
-        self, num_examples: int, data_path: str, label_path: str
+        self, num_examples: int, data_path: str | PathLike[str], label_path: str | PathLike[str]
     ) -> Generator[tuple[int, dict[str, Any]], Any, None]:
         images, labels = idx.read_split(Path(data_path), Path(label_path))
         pairs = zip(images[..., 0], labels, strict=True)
@@ -80,93 +80,81 @@ class _NumpyBuilder(mnist.MNIST, skip_registration=True):
             yield index, {"image": PIL.Image.fromarray(image), "label": int(label)}
 
 
-class _FashionMNIST(_NumpyBuilder, mnist.FashionMNIST, skip_registration=True):
-    name = "fashion_mnist"
+_BUILDERS: dict[str, Any] = {
+    parent.name: type(parent.__name__, (_NumpyBuilder, parent), {}, skip_registration=True)
+    for parent in (mnist.FashionMNIST, mnist.KMNIST, mnist.EMNIST)
+}
 
 
-class _KMNIST(_NumpyBuilder, mnist.KMNIST, skip_registration=True):
-    name = "kmnist"
-
-
-class _EMNIST(_NumpyBuilder, mnist.EMNIST, skip_registration=True):
-    name = "emnist"
-
-
-_BUILDERS = {builder.name: builder for builder in (_NumpyBuilder, _FashionMNIST, _KMNIST, _EMNIST)}
-
-
-def prepare(dataset: str, folder: Path, progress: Progress, *, files: Path | None = None) -> Path:
-    """Prepares a data set as TFDS would, in its array_record format.
+def prepare(dataset: str, folder: Path, progress: Progress) -> Path:
+    """Download a data set and prepare it as TFDS would, in its array_record format.
 
     Args:
-        dataset: The TFDS name.
-        folder: An empty folder of the caller's; downloads land there too.
-        progress: Shows what happens.
-        files: The folder that has the files which TFDS would download; None to download them.
+        dataset: The TFDS name; not ``mnist``, which is in the package.
+        folder: An empty folder of the caller's; downloads are written there, too.
+        progress: The progress bar to report to.
 
     Returns:
         The folder that ``read_prepared`` reads.
 
     Raises:
-        InputError: No network, a wrong checksum, a full disk.
+        InputError: There is no network, a checksum is wrong, or the disk is full.
     """
     name, _, config = dataset.partition("/")
     with quiet():
         builder = _BUILDERS[name](data_dir=folder, config=config or None, file_format="array_record")
         builder.progress, builder.download_folder = progress, folder / "downloads"
-        if files is None:
-            _require_network(dataset, builder.URL)
-        # TFDS takes what lies in its manual_dir for downloaded, and compares the SHA-256 with its list all the same.
-        settings = tfds.download.DownloadConfig(manual_dir=files)
+        mend = f"name a folder that has the IDX files of {dataset}, or a prepared TFDS folder, with --data-dir"
+        trouble = _no_network(builder.URL)
+        if trouble:
+            raise InputError(f"cannot download {dataset}: no network to {builder.URL} ({trouble}); {mend}")
         try:
-            builder.download_and_prepare(download_dir=builder.download_folder, download_config=settings)
+            builder.download_and_prepare(download_dir=builder.download_folder)
         except NonMatchingChecksumError as error:
-            raise InputError(f"{first_line(error).rstrip(':')}; {_mend(dataset, files)}") from error
+            raise InputError(f"{first_line(error).rstrip(':')}; {mend}") from error
         except (requests.RequestException, DownloadError) as error:
-            raise InputError(f"cannot download {dataset}: {first_line(error)}; {_mend(dataset, files)}") from error
+            raise InputError(f"cannot download {dataset}: {first_line(error)}; {mend}") from error
         except (OSError, RuntimeError) as error:
             raise InputError(
-                f"cannot prepare {dataset} in {folder}: {first_line(error)}; mend it, or name another folder with"
-                " JAX_S6_CACHE"
+                f"cannot prepare {dataset} in {folder}: {first_line(error)}; make that possible, or name another"
+                " folder with JAX_S6_CACHE"
             ) from error
     return Path(builder.data_dir)
 
 
-def _require_network(dataset: str, url: str) -> None:
-    """Raises InputError unless the host of a URL answers within ``_NETWORK_SECONDS``.
+def _no_network(url: str) -> str:
+    """Return why the host of a URL does not answer within ``_NETWORK_SECONDS``; an empty text if it does.
 
-    TFDS tries ten times over minutes, with no limit to any of them. The request has its own thread because a name
-    server that does not answer cannot be timed out either.
+    TFDS itself would try ten times over minutes, without a time limit. The request has its own thread because waiting
+    for a name server has no time limit either.
     """
     answers: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def ask() -> None:
         try:
-            requests.head(url, timeout=_NETWORK_SECONDS)  # any status will do: TFDS judges the real request
+            requests.head(url, timeout=_NETWORK_SECONDS)  # any status will do: TFDS checks that of its own request
             answers.put("")
         except requests.RequestException as error:
             answers.put(type(error).__name__)
 
     threading.Thread(target=ask, daemon=True).start()
     try:
-        trouble = answers.get(timeout=_NETWORK_SECONDS)
+        return answers.get(timeout=_NETWORK_SECONDS)
     except queue.Empty:
-        trouble = f"no answer in {_NETWORK_SECONDS:g} s"
-    if trouble:
-        raise InputError(f"cannot download {dataset}: no network to {url} ({trouble}); {_mend(dataset, None)}")
+        return f"no answer in {_NETWORK_SECONDS:g} s"
 
 
 @contextlib.contextmanager
 def _watch(folder: Path, progress: Progress, total: int) -> Iterator[None]:
-    """Shows how many of ``total`` bytes have landed in a folder; TFDS's own bars would write over rich's."""
-    task = progress.add_task("fetching", total=total)
+    """Show how many of ``total`` bytes are in a folder; TFDS's own progress bars would overwrite rich's."""
+    task = progress.add_task("downloading", total=total)
     done = threading.Event()
 
     def poll() -> None:
         while not done.wait(0.5):
             with contextlib.suppress(OSError):  # TFDS renames files while they are counted
-                landed = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-                progress.update(task, completed=landed)
+                received = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+                progress.update(task, completed=received)
 
     threading.Thread(target=poll, daemon=True).start()
     try:
@@ -174,10 +162,3 @@ def _watch(folder: Path, progress: Progress, total: int) -> Iterator[None]:
     finally:
         done.set()
     progress.update(task, completed=total)
-
-
-def _mend(dataset: str, files: Path | None) -> str:
-    """Says what to do about files that cannot be had."""
-    if files is not None:
-        return f"install jax_s6 again, {files} belongs to it"
-    return f"name a folder that has the IDX files of {dataset}, or a prepared TFDS folder, with --data-dir"

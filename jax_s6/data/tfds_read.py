@@ -1,6 +1,6 @@
-"""Reads prepared TFDS folders with TensorFlow Datasets (TFDS), and nothing that needs TensorFlow.
+"""Read folders that TensorFlow Datasets (TFDS) has prepared, without TensorFlow.
 
-Importing this module takes a second and more, so ``data.py`` does it only where its cache has no answer.
+Importing this module takes more than a second, so ``sources.py`` does it only for what is not in the cache.
 """
 
 import contextlib
@@ -19,35 +19,34 @@ from tensorflow_datasets.core import hashing
 from jax_s6.data import idx
 from jax_s6.errors import InputError
 
-_BATCH = 1000  # records one by one cost 450 us each, in batches 120 us
+_BATCH = 1000  # a record takes 450 us when read alone, 120 us in a batch
 _IMAGE_SHAPE = (idx.IMAGE_SIZE, idx.IMAGE_SIZE, 1)
 
 
-def read_prepared(folder: Path, progress: Progress) -> tuple[dict[str, np.ndarray], int]:
-    """Reads a prepared TFDS folder, written in array_record, parquet or tfrecord by whomever.
+def read_prepared(folder: Path, progress: Progress) -> tuple[idx.Arrays, int]:
+    """Read a prepared TFDS folder in array_record, parquet or tfrecord format, whichever program wrote it.
 
     Args:
-        folder: A version's folder, the one with ``dataset_info.json``.
-        progress: Shows what happens.
+        folder: The folder of one version, which contains ``dataset_info.json``.
+        progress: The progress bar to report to.
 
     Returns:
-        The arrays by ``idx.ROLES``, images uint8 ``[n, 28, 28, 1]`` and labels int32 ``[n]``, in the order of the
-        files that TFDS prepared them from; and the number of classes.
+        The arrays, in the order of the files that they were prepared from, and the number of classes.
 
     Raises:
-        InputError: The folder is damaged, or not of the MNIST family.
+        InputError: The folder is damaged, or its data set is not like MNIST.
     """
     try:
         with quiet():
             builder: Any = tfds.builder_from_directory(folder)
             num_classes = builder.info.features["label"].num_classes
             idx.check_classes(num_classes, str(folder))
-            arrays = {}
+            arrays: idx.Arrays = {}
             for split in ("train", "test"):
                 arrays[f"{split}_images"], arrays[f"{split}_labels"] = _read_split(builder, split, progress)
     except InputError:
         raise
-    except Exception as error:  # TFDS, its record readers and Pillow raise what they like for a damaged file
+    except Exception as error:  # TFDS, its record readers and Pillow raise any kind of error for a damaged file
         raise InputError(
             f"cannot read the prepared TFDS folder {folder}: {first_line(error)}; prepare it again, or name another"
             " folder with --data-dir"
@@ -55,8 +54,8 @@ def read_prepared(folder: Path, progress: Progress) -> tuple[dict[str, np.ndarra
     return arrays, num_classes
 
 
-def _read_split(builder: Any, split: str, progress: Progress) -> tuple[np.ndarray, np.ndarray]:
-    """Decodes a split into arrays, in the official order."""
+def _read_split(builder: Any, split: str, progress: Progress) -> tuple[idx.Images, idx.Labels]:
+    """Decode a split into arrays, in the official order."""
     count = builder.info.splits[split].num_examples
     if not 1 <= count <= idx.MAX_ITEMS:
         raise ValueError(f"{split} has {count} examples, allowed are 1 to {idx.MAX_ITEMS}")
@@ -77,10 +76,10 @@ def _read_split(builder: Any, split: str, progress: Progress) -> tuple[np.ndarra
 
 
 def _official_order(builder: Any, split: str, count: int) -> list[int]:
-    """Returns, for each record, its index in the file that TFDS prepared it from.
+    """Return for each record its index in the file that TFDS prepared it from.
 
-    TFDS sorts records by a hash of their key, salted with the split's name; the key of its MNIST builders is the
-    index. The hash is fixed for ever: another one would need new versions of all data sets (``core/hashing.py``).
+    TFDS sorts records by a hash of their key, salted with the split's name. The key of its MNIST builders is the
+    index. The hash will not change: all data sets would need new versions if it did (``core/hashing.py``).
     """
     if builder.info.disable_shuffling:
         return list(range(count))
@@ -89,7 +88,7 @@ def _official_order(builder: Any, split: str, count: int) -> list[int]:
 
 
 def _examples(builder: Any, split: str) -> Iterator[dict[str, Any]]:
-    """Yields the decoded examples of a split as they lie in its files."""
+    """Yield the decoded examples of a split in the order of its files."""
     try:
         source = builder.as_data_source(split)
     except NotImplementedError:  # no random access: TFDS would read it with TensorFlow
@@ -103,9 +102,9 @@ def _examples(builder: Any, split: str) -> Iterator[dict[str, Any]]:
 
 
 def _tfrecords(path: Path) -> Iterator[bytes]:
-    """Yields the records of a TFRecord file: length, its checksum, the bytes, their checksum.
+    """Yield the records of a TFRecord file: length, its checksum, the bytes, their checksum.
 
-    The checksums (CRC-32C, for which there is no code here) are not compared.
+    The checksums are not verified: they are CRC-32C, which Python's standard library does not have.
     """
     data = memoryview(path.read_bytes())
     while data:
@@ -118,8 +117,8 @@ def _tfrecords(path: Path) -> Iterator[bytes]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps TFDS's prints off standard output, and its bars and advice off standard error."""
-    tfds.disable_progress_bar()  # for good: TFDS does not tell whether they were on
+    """Keep TFDS's messages off standard output, and its progress bars and advice off standard error."""
+    tfds.disable_progress_bar()  # permanently: TFDS does not tell whether they were on
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -131,6 +130,6 @@ def quiet() -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """Returns what an error says for itself, in one line."""
+    """Return the first line of an error's message."""
     text = getattr(error, "strerror", None) or str(error)
     return repr(error) if isinstance(error, KeyError) or not text else text.splitlines()[0]

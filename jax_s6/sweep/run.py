@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from jax_s6 import data
 from jax_s6.config import TrainConfig
-from jax_s6.data import dataset as data
 from jax_s6.errors import InputError
 from jax_s6.runs import processes as distributed
 from jax_s6.runs.checkpoints import CheckpointConfig

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.errors import JaxRuntimeError
 
-from jax_s6.data.dataset import Dataset, split_holdout
+from jax_s6.data import Dataset, split_holdout
 from jax_s6.errors import InputError
 from jax_s6.training.arrangement import Arrangement
 from jax_s6.training.epoch import Split, means

@@ -1,49 +1,41 @@
-"""The cache: what was put in or nothing, whatever happened to its files."""
+"""The cache: an entry is read as it was written or made again, whatever happened to its file."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
-from jax_s6.data import cache as data_cache
-from jax_s6.data import idx
+from jax_s6 import backend, data
+from jax_s6.config import DataConfig
+from jax_s6.data.cache import cached
+from jax_s6.errors import InputError
+from tests.data.samples import Arrays, assert_same, small
+
+KEY = ("mnist", "3.0.1", 64 * "0")
+FILE = "mnist-3.0.1-0000000000000000.npz"
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("JAX_S6_CACHE", str(tmp_path / "cache"))
-
-
-def small() -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(0)
-    arrays = {}
-    for split, count in (("train", 40), ("test", 20)):
-        arrays[f"{split}_images"] = rng.integers(0, 256, (count, 28, 28, 1), np.uint8)
-        arrays[f"{split}_labels"] = rng.integers(0, 10, count).astype(np.int32)
-    return arrays
-
-
-def never(scratch: Path, progress) -> tuple[dict[str, np.ndarray], int]:
-    raise AssertionError("the cache has the answer")
+def never(scratch: Path, progress) -> tuple[Arrays, int]:
+    raise AssertionError("the entry should come from the cache")
 
 
 def test_cache_gives_back_what_was_put_in():
     arrays = small()
-    first = data_cache.cached("key", lambda scratch, progress: (arrays, 10))
-    second = data_cache.cached("key", never)
+    first = cached(*KEY, lambda scratch, progress: (arrays, 10))
+    second = cached(*KEY, never)
     assert (second.num_classes, second.checksum) == (10, first.checksum)
-    for role in idx.ROLES:
-        np.testing.assert_array_equal(second.arrays[role], arrays[role])
-        assert second.arrays[role].dtype == arrays[role].dtype
+    assert_same(second, arrays)
 
 
 def forge(path: Path) -> None:
-    """Another image, in a file whose own checks all pass."""
+    """Change an image, in a file whose own checks all pass."""
     with np.load(path) as file:
         fields = dict(file)
     fields["train_images"][0, 0, 0, 0] ^= 1
@@ -71,33 +63,33 @@ def flip(path: Path) -> None:
 )
 def test_a_damaged_entry_is_made_again(damage, tmp_path: Path, warnings_said):
     arrays = small()
-    data_cache.cached("key", lambda scratch, progress: (arrays, 10))
-    damage(tmp_path / "cache" / "key.npz")
-    again = data_cache.cached("key", lambda scratch, progress: (arrays, 10))
-    np.testing.assert_array_equal(again.arrays["train_images"], arrays["train_images"])
+    cached(*KEY, lambda scratch, progress: (arrays, 10))
+    damage(tmp_path / "cache" / FILE)
+    again = cached(*KEY, lambda scratch, progress: (arrays, 10))
+    assert_same(again, arrays)
     [message] = warnings_said()
-    assert "key.npz is unusable" in message and "\n" not in message
-    data_cache.cached("key", never)
+    assert f"{FILE} is unusable" in message and "\n" not in message
+    cached(*KEY, never)
 
 
 def test_a_killed_preparation_leaves_nothing_that_is_trusted(tmp_path: Path):
     script = """
         import os, signal
-        from jax_s6 import data_cache
+        from jax_s6.data.cache import cached
         def make(scratch, progress):
             (scratch / "half").write_text("made")
             os.kill(os.getpid(), signal.SIGKILL)
-        data_cache.cached("key", make)
+        cached("mnist", "3.0.1", 64 * "0", make)
     """
     killed = subprocess.run([sys.executable, "-c", textwrap.dedent(script)])
     assert killed.returncode == -signal.SIGKILL
     [left] = (tmp_path / "cache").iterdir()
     arrays = small()
-    data_cache.cached("key", lambda scratch, progress: (arrays, 10))
-    assert left.exists(), "it could be another process at work"
+    cached(*KEY, lambda scratch, progress: (arrays, 10))
+    assert left.exists(), "another process might still be using it"
     os.utime(left, (0, 0))
-    data_cache.cached("another", lambda scratch, progress: (arrays, 10))
-    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == ["another.npz", "key.npz"]
+    cached("kmnist", *KEY[1:], lambda scratch, progress: (arrays, 10))
+    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == ["k" + FILE, FILE]
 
 
 @pytest.mark.parametrize(
@@ -105,6 +97,7 @@ def test_a_killed_preparation_leaves_nothing_that_is_trusted(tmp_path: Path):
     [
         ({"JAX_S6_CACHE": "/a", "XDG_CACHE_HOME": "/b"}, "/a"),
         ({"JAX_S6_CACHE": "~/a"}, "/home/someone/a"),
+        ({"JAX_S6_CACHE": "", "XDG_CACHE_HOME": "/b"}, "/b/jax_s6"),
         ({"XDG_CACHE_HOME": "/b"}, "/b/jax_s6"),
         ({}, "/home/someone/.cache/jax_s6"),
     ],
@@ -114,4 +107,73 @@ def test_cache_folder(environment, folder, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     for name, value in ({"HOME": "/home/someone"} | environment).items():
         monkeypatch.setenv(name, value)
-    assert data_cache.cache_folder() == Path(folder)
+    assert backend.cache_folder() == Path(folder)
+
+
+def test_two_processes_prepare_at_the_same_moment(version: Path, tmp_path: Path):
+    script = """
+        import sys, time
+        from pathlib import Path
+        from jax_s6 import data
+        from jax_s6.data import tfds_read
+        from jax_s6.config import DataConfig
+        here, other, folder = map(Path, sys.argv[1:])
+        read = tfds_read.read_prepared
+        def together(*args):
+            here.touch()
+            while not other.exists():
+                time.sleep(0.01)
+            return read(*args)
+        tfds_read.read_prepared = together
+        print(data.load(DataConfig(data_dir=folder)).checksum)
+    """
+    marks = [str(tmp_path / "one"), str(tmp_path / "two")]
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    started = [
+        subprocess.Popen([*command, *order, str(version)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for order in (marks, marks[::-1])
+    ]
+    results = [process.communicate(timeout=60) for process in started]
+    assert [process.returncode for process in started] == [0, 0], results
+    assert results[0] == results[1] and results[0][1] == ""
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_an_unwritable_cache_is_only_a_warning(version: Path, stock, tmp_path: Path, monkeypatch, warnings_said):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("JAX_S6_CACHE", str(tmp_path / "file" / "cache"))
+    assert_same(data.load(DataConfig(data_dir=version)), stock[1])
+    [message] = warnings_said()
+    assert str(tmp_path / "file") in message and message.endswith("with JAX_S6_CACHE")
+
+
+def test_no_folder_to_work_in_is_an_error(version: Path, tmp_path: Path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("JAX_S6_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    with pytest.raises(InputError, match="nor is there a temporary folder; .* JAX_S6_CACHE"):
+        data.load(DataConfig(data_dir=version))
+
+
+def test_without_a_home_no_folder_named_tilde_appears(version: Path, stock, tmp_path: Path, monkeypatch, caplog):
+    monkeypatch.delenv("JAX_S6_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    monkeypatch.chdir(tmp_path)
+    assert_same(data.load(DataConfig(data_dir=version)), stock[1])
+    assert "there is no home folder" in caplog.text and not (tmp_path / "~").exists()
+    before = jax.config.jax_compilation_cache_dir
+    backend.use_compilation_cache(backend.cache_folder())
+    assert jax.config.jax_compilation_cache_dir == before, "JAX would make a folder that is called ~"
+
+
+def test_progress_is_for_terminals(version: Path, tmp_path: Path, monkeypatch, capfd):
+    data.load(DataConfig(data_dir=version))
+    assert capfd.readouterr() == ("", "")
+    shutil.rmtree(tmp_path / "cache")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    data.load(DataConfig(data_dir=version))
+    out, err = capfd.readouterr()
+    assert out == "" and "mnist: reading" in err

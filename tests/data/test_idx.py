@@ -1,4 +1,4 @@
-"""The IDX reader: everything valid is read exactly, everything else is one sentence, at bounded memory."""
+"""The IDX reader: a valid file is read exactly; any other ends in one sentence, with a limited use of memory."""
 
 import gzip
 import struct
@@ -12,20 +12,11 @@ from hypothesis import strategies as st
 
 from jax_s6.data import idx
 from jax_s6.errors import InputError
+from tests.data.samples import NAMES, encode_idx
 
 IMAGES = 2051
-FILES = [
-    "train-images-idx3-ubyte.gz",
-    "train-labels-idx1-ubyte.gz",
-    "t10k-images-idx3-ubyte.gz",
-    "t10k-labels-idx1-ubyte.gz",
-]
+FILES = list(NAMES.values())
 quick = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-def encode(array: np.ndarray) -> bytes:
-    """Writes IDX as its definition says: 0, 0, type, dimensions, then each size, big-endian."""
-    return struct.pack(f">{1 + array.ndim}I", 0x0800 + array.ndim, *array.shape) + array.tobytes()
 
 
 def images(count: int, seed: int = 0) -> np.ndarray:
@@ -49,14 +40,14 @@ def peak_bytes(read, *args) -> int:
 def test_round_trip(tmp_path: Path, count, seed, compressed, items):
     array = np.random.default_rng(seed).integers(0, 256, (count, *items), np.uint8)
     path = tmp_path / "file"
-    path.write_bytes(gzip.compress(encode(array), 1) if compressed else encode(array))
+    path.write_bytes(gzip.compress(encode_idx(array), 1) if compressed else encode_idx(array))
     np.testing.assert_array_equal(idx.read_array(path, items), array)
 
 
 @st.composite
 def damaged(draw):
     """A valid file, compressed or not, with bytes changed, removed or added anywhere."""
-    data = encode(images(draw(st.integers(1, 3))))
+    data = encode_idx(images(draw(st.integers(1, 3))))
     header = bytearray(data[:16])
     for _ in range(draw(st.integers(0, 3))):
         header[draw(st.integers(0, 15))] = draw(st.integers(0, 255))
@@ -109,7 +100,7 @@ def test_a_header_alone_costs_no_memory(tmp_path: Path, count):
     [
         (b"", "got no header"),
         (b"\x00\x00\x08\x03", "got 2051"),
-        (encode(np.zeros(5, np.uint8)) + bytes(20), r"must be an IDX file of images .* got 2049 \(labels\)"),
+        (encode_idx(np.zeros(5, np.uint8)) + bytes(20), r"must be an IDX file of images .* got 2049 \(labels\)"),
         (b"<!DOCTYPE html><html>", "not of the MNIST family"),
         (struct.pack(">4I", IMAGES, 1, 32, 32) + bytes(1024), "images of 32x32, allowed are 28x28"),
         (struct.pack(">4I", IMAGES, 0, 28, 28), "promises 0 items"),
@@ -117,10 +108,10 @@ def test_a_header_alone_costs_no_memory(tmp_path: Path, count):
             struct.pack(">4I", IMAGES, 2_000_000, 28, 28),
             "promises 2000000 items in its header, allowed are 1 to 1000000",
         ),
-        (encode(images(3))[:-1], "promises 3 items in its header and holds only 2"),
-        (encode(images(3)) + b"\0", "promises 3 items in its header and holds more"),
-        (gzip.compress(encode(images(3)))[:-1], "cannot read"),  # the data are complete, gzip's checksum is not
-        (gzip.compress(encode(images(3)))[:-8] + bytes(8), "CRC"),
+        (encode_idx(images(3))[:-1], "promises 3 items in its header and holds only 2"),
+        (encode_idx(images(3)) + b"\0", "promises 3 items in its header and holds more"),
+        (gzip.compress(encode_idx(images(3)))[:-1], "cannot read"),  # the data are complete, gzip's checksum is not
+        (gzip.compress(encode_idx(images(3)))[:-8] + bytes(8), "CRC"),
         (b"\x1f\x8b" + bytes(50), "cannot read"),
     ],
 )
@@ -133,16 +124,16 @@ def test_what_is_wrong_is_said(tmp_path: Path, data, message):
 
 
 def test_images_and_labels_must_belong_together(tmp_path: Path):
-    (tmp_path / "images").write_bytes(encode(images(3)))
-    (tmp_path / "labels").write_bytes(encode(np.zeros(4, np.uint8)))
+    (tmp_path / "images").write_bytes(encode_idx(images(3)))
+    (tmp_path / "labels").write_bytes(encode_idx(np.zeros(4, np.uint8)))
     with pytest.raises(InputError, match="images has 3 images but .*labels has 4 labels"):
         idx.read_split(tmp_path / "images", tmp_path / "labels")
 
 
 @pytest.mark.parametrize(("label", "fits"), [(15, True), (16, False), (255, False)])
 def test_labels_must_fit_the_outputs(tmp_path: Path, label, fits):
-    (tmp_path / "images").write_bytes(encode(images(2)))
-    (tmp_path / "labels").write_bytes(encode(np.array([0, label], np.uint8)))
+    (tmp_path / "images").write_bytes(encode_idx(images(2)))
+    (tmp_path / "labels").write_bytes(encode_idx(np.array([0, label], np.uint8)))
     if fits:
         read, labels = idx.read_split(tmp_path / "images", tmp_path / "labels")
         assert read.shape == (2, 28, 28, 1) and read.dtype == np.uint8

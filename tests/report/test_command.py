@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jax_s6 import cli
+from jax_s6 import cli, data
 from jax_s6.config import RECIPES, DataConfig
-from jax_s6.data import dataset as data
 from jax_s6.network import net as model
 from jax_s6.predict import digit as predict_digit
 from jax_s6.predict import pictures as predict_images
