@@ -42,7 +42,7 @@ class CheckpointConfig(Settings):
     keep: Annotated[int, Setting("Number of newest checkpoints to keep; the best one is kept as well.", 1)] = 2
 
     def is_due(self, epoch: int, num_epochs: int) -> bool:
-        """Returns whether a run of ``num_epochs`` writes a checkpoint after ``epoch``."""
+        """Return whether a run of ``num_epochs`` writes a checkpoint after ``epoch``."""
         return epoch % self.checkpoint_every == 0 or epoch == num_epochs
 
 
@@ -72,7 +72,7 @@ class Store:
     """The checkpoints of one run in one folder. Only one process may write them."""
 
     def __init__(self, folder: Path, identity: Mapping[str, Any], keep: int = CheckpointConfig.keep):
-        """Prepares a store; call ``load`` or ``clear`` before the first ``save``.
+        """Prepare a store; call ``load`` or ``clear`` before the first ``save``.
 
         Args:
             folder: Where the checkpoints are.
@@ -85,7 +85,7 @@ class Store:
         self._pending: Future[None] | None = None
 
     def clear(self) -> None:
-        """Removes all checkpoints and creates the empty folder.
+        """Remove all checkpoints and create the empty folder.
 
         Raises:
             InputError: The folder cannot be created.
@@ -94,7 +94,7 @@ class Store:
         make_folder(self.folder)
 
     def load(self) -> Checkpoint | None:
-        """Returns the newest intact checkpoint, or None if there are none; warns of each damaged one.
+        """Return the newest intact checkpoint, or None if there are none; warn of each damaged one.
 
         Raises:
             InputError: The checkpoint belongs to another run, or all checkpoints are damaged.
@@ -115,7 +115,7 @@ class Store:
     def save(
         self, epoch: int, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any], score: float | None = None
     ) -> None:
-        """Writes a checkpoint in the background, after waiting for the one before it.
+        """Write a checkpoint in the background, after waiting for the one before it.
 
         Args:
             epoch: Number of finished epochs, >= 1.
@@ -131,7 +131,7 @@ class Store:
         self._pending = self._pool.submit(self._write, epoch, arrays, json.dumps({"sha256": _NO_DIGEST, **body}), score)
 
     def wait(self) -> None:
-        """Waits until everything is written; raises InputError if the last checkpoint could not be."""
+        """Wait until everything is written; raise InputError if the last checkpoint could not be."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
@@ -140,7 +140,7 @@ class Store:
         return self.folder / f"{epoch}.safetensors"
 
     def _require_same(self, theirs: Mapping[str, Any]) -> None:
-        """Raises InputError that names the first difference between this run and the run of a checkpoint."""
+        """Raise InputError that names the first difference between this run and the run of a checkpoint."""
         for name in {**theirs, **self._identity}:
             here, there = self._identity.get(name), theirs.get(name)
             if here != there:
@@ -160,7 +160,7 @@ class Store:
                     self._path(old).unlink()
 
     def _score(self, epoch: int) -> float:
-        """Returns the score of a checkpoint, from its file if this process did not write it."""
+        """Return the score of a checkpoint, from its file if this process did not write it."""
         with contextlib.suppress(DamagedError):
             if epoch not in self._scores:
                 self._scores[epoch] = read(self._path(epoch)).score
@@ -169,13 +169,13 @@ class Store:
 
 
 def epochs(folder: Path) -> list[int]:
-    """Lists the epochs that have a checkpoint in a folder, intact or not; other files are ignored."""
+    """List the epochs that have a checkpoint in a folder, intact or not; other files are ignored."""
     names = (re.fullmatch(r"([1-9][0-9]*)\.safetensors", path.name) for path in folder.glob("*"))
     return [int(name[1]) for name in names if name]
 
 
 def write(path: Path, arrays: Mapping[str, np.ndarray], text: str) -> None:
-    """Writes a checkpoint completely or not at all; the first key of ``text`` is ``sha256``, and its value zeros.
+    """Write a checkpoint completely or not at all; the first key of ``text`` is ``sha256``, and its value zeros.
 
     Raises:
         InputError: It cannot be written.
@@ -190,7 +190,7 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], text: str) -> None:
 
 
 def read(path: Path) -> Checkpoint:
-    """Reads a checkpoint; nothing is parsed before the checksum is known to be right.
+    """Read a checkpoint; nothing is parsed before the checksum is known to be right.
 
     Raises:
         DamagedError: It cannot be read, has another checksum or lacks something.
@@ -215,13 +215,13 @@ def read(path: Path) -> Checkpoint:
 
 
 def flatten(tree: Any, prefix: str) -> dict[str, np.ndarray]:
-    """Names the leaves of a tree: ``{"state.params.conv1.conv_0.kernel": array, ...}``."""
+    """Name the leaves of a tree: ``{"state.params.conv1.conv_0.kernel": array, ...}``."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {_leaf_name(path, prefix): np.asarray(leaf) for path, leaf in leaves}
 
 
 def unflatten(template: Any, arrays: Mapping[str, np.ndarray], prefix: str) -> Any:
-    """Does the reverse of ``flatten``; ``template`` is a tree with the same structure, shapes and dtypes.
+    """Reverse ``flatten``; ``template`` is a tree with the same structure, shapes and dtypes.
 
     Raises:
         InputError: An array is missing, or has another shape or dtype.
@@ -244,6 +244,6 @@ def _leaf_name(path: Any, prefix: str) -> str:
 
 
 def _short(value: Any) -> str:
-    """Returns a setting as JSON, cut after 60 characters: it may be a checksum."""
+    """Return a setting as JSON, cut after 60 characters: it may be a checksum."""
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -13,7 +13,7 @@ console = Console(highlight=False)
 
 
 def print_layers() -> None:
-    """Prints each layer's output shape for 28x28 images and its number of parameters."""
+    """Print each layer's output shape for 28x28 images and its number of parameters."""
     table = Table("block", "layers", "output", "parameters")
     table.columns[3].justify = "right"
     for block, layers, shape, count in model.layer_table():
@@ -27,7 +27,7 @@ class Dashboard:
     """A live progress bar in a terminal, and one line per epoch in any output."""
 
     def __init__(self, num_epochs: int, done: int = 0):
-        """Prepares the bar; ``done`` epochs of a resumed run are finished already."""
+        """Prepare the bar; ``done`` epochs of a resumed run are finished already."""
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
         self._progress = Progress(
             *columns, TextColumn("left"), TimeRemainingColumn(), console=console, transient=True,
@@ -36,16 +36,16 @@ class Dashboard:
         self._task = self._progress.add_task(f"compiling, then epoch {done + 1}", total=num_epochs, completed=done)
 
     def __enter__(self) -> "Dashboard":
-        """Starts drawing."""
+        """Start drawing."""
         self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Removes the bar."""
+        """Remove the bar."""
         self._progress.stop()
 
     def epoch_done(self, row: Mapping[str, Any], images_per_second: float) -> None:
-        """Advances the bar by one epoch and prints that epoch's line."""
+        """Advance the bar by one epoch and print that epoch's line."""
         progress = (
             f"loss {row['train_loss']:.4f}, accuracy {row['test_accuracy']:.2%}, {images_per_second:,.0f} images/s"
         )

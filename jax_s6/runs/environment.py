@@ -10,7 +10,7 @@ from jax_s6 import backend
 
 
 def environment() -> dict[str, Any]:
-    """Returns versions, device and machine as JSON values."""
+    """Return versions, device and machine as JSON values."""
     device = jax.devices()[0]
     packages = ("jax_s6", "jax", "jaxlib", "flax", "optax", "numpy")
     versions = {"python": platform.python_version(), **{name: _version(name) for name in packages}}

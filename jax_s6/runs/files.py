@@ -12,13 +12,13 @@ from jax_s6.errors import InputError
 
 
 def refuse_existing(out: Path, overwrite: bool) -> None:
-    """Raises InputError if ``out`` holds a finished run, unless it may be overwritten."""
+    """Raise InputError if ``out`` holds a finished run, unless it may be overwritten."""
     if os.path.exists(out / "summary.json") and not overwrite:
         raise InputError(f"out {out} already holds a run: give another --out, or --overwrite to replace it")
 
 
 def make_folder(out: Path) -> None:
-    """Creates the output folder.
+    """Create the output folder.
 
     Raises:
         InputError: It cannot be created, or files cannot be created in it.
@@ -33,7 +33,7 @@ def make_folder(out: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path, advice: str = "free disk space or give another path") -> Iterator[Path]:
-    """Yields a temporary path beside ``path``, which replaces ``path`` once everything is on the disk.
+    """Yield a temporary path beside ``path``, which replaces ``path`` once everything is on the disk.
 
     Args:
         path: The file.
@@ -56,23 +56,23 @@ def replacing(path: Path, advice: str = "free disk space or give another path") 
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file completely or not at all."""
+    """Write a file completely or not at all."""
     with replacing(path) as part:
         part.write_text(text)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Writes indented JSON."""
+    """Write indented JSON."""
     write_text(path, json.dumps(value, indent=2, default=str) + "\n")
 
 
 def write_json_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes one JSON object per line."""
+    """Write one JSON object per line."""
     write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def _sync(path: Path, mode: int) -> None:
-    """Waits until a file, or the entries of a folder, survive a power failure."""
+    """Wait until a file, or the entries of a folder, survive a power failure."""
     descriptor = os.open(path, mode)
     try:
         os.fsync(descriptor)

@@ -20,7 +20,7 @@ _logger = logging.getLogger(__name__)
 
 
 def needs_work(out: Path, *, resume: bool, overwrite: bool) -> bool:
-    """Checks that a run may be started or resumed in a folder.
+    """Check that a run may be started or resumed in a folder.
 
     Args:
         out: The folder, which need not exist.
@@ -45,7 +45,7 @@ def needs_work(out: Path, *, resume: bool, overwrite: bool) -> bool:
 
 @contextlib.contextmanager
 def claimed(out: Path) -> Iterator[None]:
-    """Creates the folder, keeps other runs out of it, and removes the incomplete files of a killed run.
+    """Create the folder, keep other runs out of it, and remove the incomplete files of a killed run.
 
     The lock ends with its process; a lock file that is left behind by a killed process locks nothing.
 
@@ -77,7 +77,7 @@ def claimed(out: Path) -> Iterator[None]:
 
 
 def _holder(out: Path) -> str:
-    """Returns who holds the lock, as far as that can be read."""
+    """Return who holds the lock, as far as that can be read."""
     with contextlib.suppress(OSError):
         return (out / LOCK).read_text(errors="replace")[:200] or "unknown"
     return "unknown"

@@ -16,7 +16,7 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax")
 
 
 def identity(settings: Mapping[str, Any], data_checksum: str) -> dict[str, Any]:
-    """Collects a run's identity.
+    """Collect a run's identity.
 
     Args:
         settings: By name; a value that is a mapping is a section.
@@ -31,7 +31,7 @@ def identity(settings: Mapping[str, Any], data_checksum: str) -> dict[str, Any]:
 
 
 def code_version() -> dict[str, str]:
-    """Returns the versions of the packages that compute, and a checksum of this package's code that does."""
+    """Return the versions of the packages that compute, and a checksum of this package's code that does."""
     digest, root = hashlib.sha256(), Path(__file__).parents[1]
     for name in NUMERICS:
         for path in sorted((root / name).rglob("*.py")) or [root / f"{name}.py"]:
@@ -41,7 +41,7 @@ def code_version() -> dict[str, str]:
 
 
 def essence(node: Any) -> str:
-    """Returns a syntax tree as text, the same in all Python versions, without what computes nothing.
+    """Return a syntax tree as text, the same in all Python versions, without what computes nothing.
 
     That is: comments, docstrings, annotations and the messages of exceptions.
     """

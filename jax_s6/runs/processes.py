@@ -41,7 +41,7 @@ class DistributedConfig:
     process_id: Annotated[int | None, Setting("Number of this process, from 0; with --coordinator.")] = None
 
     def __post_init__(self) -> None:
-        """Checks that the settings fit together."""
+        """Check that the settings fit together."""
         given = [self.coordinator, self.num_processes, self.process_id]
         if not self.distributed and any(value is not None for value in given):
             raise InputError("coordinator, num_processes and process_id need --distributed: add it")
@@ -57,7 +57,7 @@ class DistributedConfig:
 
 
 def initialize(config: DistributedConfig) -> None:
-    """Connects to the other processes; call it before the backend starts.
+    """Connect to the other processes; call it before the backend starts.
 
     Raises:
         InputError: Not all processes connected in time, or JAX found no cluster.
@@ -92,12 +92,12 @@ def initialize(config: DistributedConfig) -> None:
 
 
 def is_main() -> bool:
-    """Returns whether this process writes the files and prints."""
+    """Return whether this process writes the files and prints."""
     return jax.process_index() == 0
 
 
 def require_same(text: str, what: str) -> None:
-    """Compares a text with that of process 0.
+    """Compare a text with that of process 0.
 
     Raises:
         InputError: It differs; the message names ``what`` must be the same in all processes.
@@ -109,7 +109,7 @@ def require_same(text: str, what: str) -> None:
 
 
 def largest(number: int) -> int:
-    """Returns the largest of all processes' numbers; every process must call it at the same point."""
+    """Return the largest of all processes' numbers; every process must call it at the same point."""
     if jax.process_count() == 1:
         return number
     return int(multihost_utils.process_allgather(np.int32(number)).max())
@@ -117,7 +117,7 @@ def largest(number: int) -> int:
 
 @contextlib.contextmanager
 def ending_together() -> Iterator[None]:
-    """Ends this process with one sentence if it or another one fails; otherwise it would wait for the others."""
+    """End this process with one sentence if it or another one fails; otherwise it would wait for the others."""
     try:
         yield
     except BaseException as error:
@@ -137,7 +137,7 @@ def ending_together() -> Iterator[None]:
 
 
 def _end(message: str, status: int) -> None:
-    """Prints a message and ends the process without waiting for the others."""
+    """Print a message and end the process without waiting for the others."""
     print(message if status > 128 else f"error: {message}", file=sys.stderr, flush=True)
     os._exit(status)
 

@@ -13,7 +13,7 @@ MAX_PARAMS, MAX_EPOCHS = 20_000, 20
 
 
 def score_card(config: TrainConfig, summary: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
-    """Returns rows of requirement, what the run reached after its final epoch, and whether the requirement is met."""
+    """Return rows of requirement, what the run reached after its final epoch, and whether the requirement is met."""
     rates = (config.model.dropout_conv1, config.model.dropout_conv2, config.model.dropout_conv3)
     dropout = f"rates {', '.join(f'{rate:g}' for rate in rates)}"
     return [
@@ -27,7 +27,7 @@ def score_card(config: TrainConfig, summary: Mapping[str, Any]) -> list[tuple[st
 
 
 def print_score_card(config: TrainConfig, summary: Mapping[str, Any]) -> None:
-    """Prints the score card as a table."""
+    """Print the score card as a table."""
     table = Table("the assignment asks", "this run", "")
     for asked, got, met in score_card(config, summary):
         table.add_row(asked, got, "[green]met[/]" if met else "[red]not met[/]")

@@ -24,39 +24,39 @@ class Stopper:
     """
 
     def __init__(self, prog: str, args: Sequence[str]):
-        """Takes the command as the user typed it: the program and its arguments."""
+        """Take the command as the user typed it: the program and its arguments."""
         self.requested: int | None = None
         self._prog, self._args = prog, list(args)
         self._deferring = self._resumable = False
 
     def resumable(self) -> None:
-        """Notes that the output folder belongs to this run from now on, so that ``--resume`` resumes it."""
+        """Note that the output folder belongs to this run from now on, so that ``--resume`` resumes it."""
         self._resumable = True
 
     def defer(self) -> None:
-        """Lets the run from here on continue until it calls ``stop_if_requested``."""
+        """Let the run from here on continue until it calls ``stop_if_requested``."""
         self._deferring = True
 
     def stop_if_requested(self) -> None:
-        """Raises Stopped if there was a signal."""
+        """Raise Stopped if there was a signal."""
         if self.requested is not None:
             raise Stopped(self.requested, self.message())
 
     def message(self) -> str:
-        """Returns what stopped the run, and the command that resumes it."""
+        """Return what stopped the run, and the command that resumes it."""
         args = [arg for arg in self._args if arg not in ("--resume", "--overwrite")] if self._resumable else self._args
         command = f"{self._prog} {shlex.join([*args, *(['--resume'] if self._resumable else [])])}"
         name = signal.Signals(self.requested or signal.SIGINT).name
         return f"stopped by {name}: {'resume' if self._resumable else 'start again'} with: {command.strip()}"
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        """Runs in the main thread, once that is outside compiled functions."""
+        """Run in the main thread, once that is outside compiled functions."""
         self.requested = self.requested or number
         if not self._deferring:
             self.stop_if_requested()
 
     def _watch(self, reader: int) -> None:
-        """Runs in its own thread, so that it works while the main thread is inside a compiled function."""
+        """Run in its own thread, so that it works while the main thread is inside a compiled function."""
         if not (first := os.read(reader, 1)):
             return
         self.requested = self.requested or first[0]
@@ -72,7 +72,7 @@ class Stopper:
 
 @contextlib.contextmanager
 def watching(prog: str, args: Sequence[str]) -> Iterator[Stopper]:
-    """Handles SIGINT and SIGTERM while a command runs; does nothing outside the main thread.
+    """Handle SIGINT and SIGTERM while a command runs; do nothing outside the main thread.
 
     Args:
         prog: The program as the user types it.
@@ -103,6 +103,6 @@ def watching(prog: str, args: Sequence[str]) -> Iterator[Stopper]:
 
 
 def _read_now(reader: int) -> bytes | None:
-    """Reads one byte without waiting: None if there is none yet, empty if the pipe is closed."""
+    """Read one byte without waiting: None if there is none yet, empty if the pipe is closed."""
     ready, _, _ = select.select([reader], [], [], 0)
     return os.read(reader, 1) if ready else None
