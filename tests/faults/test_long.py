@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from tests.faults.runs import PLAIN, finish, kill, start, write_bars
+from tests.faults.runs import PLAIN, PLAINEST, finish, kill, start, write_bars
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +23,8 @@ def test_two_hundred_epochs_leak_nothing_and_compile_once(bars, tmp_path):
     With one arena: glibc has one for each of several threads by default, each of which grows to what the largest piece
     of work in it needed, over hundreds of checkpoints.
     """
-    command = [sys.executable, "-m", "tests.faults.memory", str(write_bars(tmp_path, bars)), str(tmp_path / "out")]
+    folders = ["--data-dir", str(write_bars(tmp_path, bars)), "--out", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "tests.faults.memory", *folders, *PLAINEST, "--num-epochs", "200"]
     done = subprocess.run(command, env=os.environ | {"MALLOC_ARENA_MAX": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
