@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, get_args
 
 import tyro
+from typing_extensions import Doc
 
 from jax_s6 import backend, cli
 from jax_s6.config import DataConfig
@@ -30,15 +31,18 @@ class ExportCommand:
     FILE.json: input, output, and the command, seed and accuracy of the run.
     """
 
-    format: Format
-    """The format of the file."""
-    run: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """A run's folder or a safetensors file; the network that ships with the package if not given."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """The file to write; if not given, model.stablehlo, model.onnx, params.safetensors or net.safetensors in the
-    current folder."""
-    overwrite: bool = False
-    """Replace the file if it exists."""
+    format: Annotated[Format, Doc("Format of the file.")]
+    run: Annotated[
+        Path | None,
+        tyro.conf.arg(metavar="DIR"),
+        Doc("A run's folder or a safetensors file; the network that ships with the package if not given."),
+    ] = None
+    out: Annotated[
+        Path | None,
+        tyro.conf.arg(metavar="FILE"),
+        Doc("File to write; if not given, model.stablehlo, model.onnx, params.safetensors or net.safetensors."),
+    ] = None
+    overwrite: Annotated[bool, Doc("Replace the file if it exists.")] = False
 
     def __post_init__(self) -> None:
         """Raise InputError for an unknown format, which tyro does not check when the class is used from Python."""

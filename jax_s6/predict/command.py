@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from typing_extensions import Doc
 
 from jax_s6 import backend, cli
 from jax_s6.errors import InputError
@@ -28,17 +29,24 @@ class PredictCommand:
     standard error, and the exit status is then 2.
     """
 
-    images: tyro.conf.Positional[tuple[str, ...]]
-    """PNG, JPEG, BMP, TIFF or WebP files of at most 64 million pixels, folders of them, or quoted globs."""
-    run: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """A run's folder or a safetensors file with the trained weights; if not given, the network that ships with the
-    package."""
-    raw: bool = False
-    """Take the pictures as they are, because they already have MNIST's form: 28x28, light on dark, centred."""
-    json: bool = False
-    """Print one JSON object per line instead: image, class, name, probability, and the probabilities of all outputs."""
-    sheet: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Also draw a contact sheet, a PNG file: what the network saw of the first 400 pictures, and its predictions."""
+    images: Annotated[
+        tyro.conf.Positional[tuple[str, ...]],
+        Doc("PNG, JPEG, BMP, TIFF or WebP files of at most 64 million pixels, folders of them, or quoted globs."),
+    ]
+    run: Annotated[
+        Path | None,
+        tyro.conf.arg(metavar="DIR"),
+        Doc("A run's folder or a safetensors file; the network that ships with the package if not given."),
+    ] = None
+    raw: Annotated[bool, Doc("Use pictures that already have MNIST's form: 28x28, light on dark, centred.")] = False
+    json: Annotated[
+        bool, Doc("Print one JSON object per line: image, class, name, probability, probabilities of all outputs.")
+    ] = False
+    sheet: Annotated[
+        Path | None,
+        tyro.conf.arg(metavar="FILE"),
+        Doc("Also draw a PNG file that shows what the network saw of the first 400 pictures, and its predictions."),
+    ] = None
 
 
 def main(args: Sequence[str] | None = None) -> None:

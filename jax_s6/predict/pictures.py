@@ -76,7 +76,8 @@ def read_grey(path: Path) -> np.ndarray:
         path: A PNG, JPEG, BMP, TIFF or WebP file of any mode; of several frames, the first is read.
 
     Returns:
-        float32 ``[height, width]`` in ``[0, 1]``; transparent pixels become white around dark ink, black around light ink.
+        float32 ``[height, width]`` in ``[0, 1]``; transparent pixels become white around dark ink and black
+            around light ink.
 
     Raises:
         InputError: The file cannot be read, has another format, is damaged or is too large.
