@@ -31,7 +31,7 @@ def test_the_references_net_loads_the_torch_file_strictly(exported, logits, imag
     import torch
     from safetensors.torch import load_file as load_torch
 
-    from tests.parity.reference import Net
+    from benchmarks.arms.pytorch.network import Net
 
     net = Net().eval()
     net.load_state_dict(load_torch(exported / "torch"), strict=True)
