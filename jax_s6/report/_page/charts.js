@@ -1,17 +1,26 @@
 "use strict";
-// Line charts by uPlot, with a tip that follows the mouse or the arrow keys, in the colours of the page.
+// Line charts by uPlot in the colours of the page, with a box that shows the values at the mouse or the arrow keys.
 
 const charts = new Map();
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const colourOf = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-/** A colour for the k-th of n lines, told apart in both schemes. */
+/** Returns a colour for line k of n, for the light or the dark scheme. */
 const lineColour = (k, n) => `hsl(${Math.round(265 - (225 * k) / Math.max(1, n - 1))} 70% ${dark.matches ? 62 : 42}%)`;
 
-/** Writes an axis's numbers: a linear one's all with the same decimals. */
+/** Writes the numbers of an axis; on a linear axis all have the same number of decimals. */
 function writeTicks(splits, log) {
   const short = splits.map((v) => (v == null ? null : `${+v.toPrecision(4)}`));
   const decimals = Math.max(0, ...short.map((text) => (text?.split(".")[1] ?? "").length));
   return log ? short : splits.map((v) => v?.toFixed(decimals) ?? null);
+}
+
+/** Drops numbers of the x axis that would overlap the number to their left. */
+function withoutCollisions(u, splits) {
+  let last = -Infinity;
+  return splits.map((value) => {
+    const place = u.valToPos(value, "x");
+    return place - last < 36 ? null : ((last = place), value);
+  });
 }
 
 /** Draws or redraws a chart. lines: [{label, values, colour, shown, points, dash}]; labels: {x, y, legend, describe(value)}. */
@@ -26,7 +35,7 @@ function drawChart(id, x, lines, labels) {
     ...size(), legend: { show: labels.legend === true, live: false }, padding: [8, 12, 0, 0],
     scales: { x: { time: false, distr: labels.logX ? 3 : 1, ...(labels.logX ? { range: (_, low, high) => [low / 1.15, high * 1.15] } : {}) }, y: { distr: labels.logY ? 3 : 1 } },
     axes: [{ ...axis, label: labels.x, values: (_, splits) => writeTicks(splits, labels.logX), ...(labels.wholeX ? { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000] } : {}),
-      ...(labels.logX && x.length <= 12 ? { splits: () => x, filter: (_, splits) => splits } : {}) }, { ...axis, label: labels.y, size: 66, values: (_, splits) => writeTicks(splits, labels.logY) }],
+      ...(labels.logX && x.length <= 12 ? { splits: () => x, filter: withoutCollisions } : {}) }, { ...axis, label: labels.y, size: 66, values: (_, splits) => writeTicks(splits, labels.logY) }],
     cursor: { drag: { x: true, y: false }, focus: { prox: 1e6 } },
     series: [{}, ...lines.map((line) => ({
       label: line.label, class: line.points ? "points" : "line", show: line.shown !== false, stroke: line.colour, width: line.points ? 0 : 2, dash: line.dash,
@@ -37,7 +46,7 @@ function drawChart(id, x, lines, labels) {
   host.chart = plot;
   host.tabIndex = 0;
   host.setAttribute("role", "img");
-  host.setAttribute("aria-label", `${labels.y} against ${labels.x}; the left and right arrow keys read values`);
+  host.setAttribute("aria-label", `${labels.y} against ${labels.x}; the left and right arrow keys show values`);
   host.onkeydown = (event) => {
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (!step) return;
@@ -52,7 +61,7 @@ function drawChart(id, x, lines, labels) {
   host.watch.observe(host);
 }
 
-/** Lists the lines' values under the cursor, or the nearest line's where there are many. */
+/** Shows the values of all lines at the cursor, or with more than eight lines that of the nearest one. */
 function showTip(u, tip, lines, labels) {
   const { idx, left, top } = u.cursor;
   let shown = lines.filter((line) => line.shown !== false && idx != null && line.values[idx] != null);

@@ -1,7 +1,7 @@
 "use strict";
-// The trained network and MNIST's preprocessing, for the drawing. Tests hold both to what Python computes.
+// The network and the preprocessing of drawings. Tests compare both with what Python computes.
 
-/** Logits of one image. pixels: 784 numbers in [0, 255]; layers: kernel [3][3][in][16], bias, scale, shift, stride, pool. */
+/** Computes the logits of one image. pixels: 784 numbers in [0, 255]; layers: kernel [3][3][in][16], bias, scale, shift, stride, pool. */
 function forward(pixels, layers, mean, std) {
   let size = 28, channels = 1;
   let x = Float32Array.from(pixels, (value) => (value / 255 - mean) / std); // [size][size][channels]
@@ -44,7 +44,7 @@ function softmax(logits) {
   return powers.map((p) => p / sum);
 }
 
-/** MNIST's form of a drawing: its ink, [height][width] in [0, 1], cropped, scaled into 20x20, centred by mass in 28x28. */
+/** Brings ink, [height][width] in [0, 1], into MNIST's form: cropped, scaled to 20x20, centre of mass in the centre of 28x28. */
 function toDigit(ink, width, height) {
   let [top, bottom, left, right] = [height, 0, width, 0];
   for (let row = 0; row < height; row++) for (let column = 0; column < width; column++)

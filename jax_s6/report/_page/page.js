@@ -1,5 +1,5 @@
 "use strict";
-// Fills the page from its data, and lets the network answer what is drawn.
+// Fills the page from its data, and predicts what is drawn.
 
 const report = JSON.parse(document.getElementById("data").textContent);
 const find = (id) => document.getElementById(id);
@@ -24,7 +24,7 @@ function pixels(values, size, colour) {
   return canvas;
 }
 
-// --- the drawing ---
+// The drawing.
 const paper = find("paper"), pen = paper.getContext("2d", { willReadFrequently: true });
 let layers = [], network = null, at = null, keys = { x: 140, y: 60, down: true };
 
@@ -36,7 +36,7 @@ function decodeLayers(model) {
     ({ kernel: take(9 * channels * 16), bias: take(16), scale: take(16), shift: take(16), stride, pool }));
 }
 
-/** Ink of the paper, [280][280] in [0, 1]. */
+/** Returns the ink of the drawing, [280][280] in [0, 1]. */
 function inkOnPaper() {
   const { data } = pen.getImageData(0, 0, paper.width, paper.height);
   return Float32Array.from({ length: paper.width * paper.height }, (_, k) => data[4 * k + 3] / 255);
@@ -44,11 +44,11 @@ function inkOnPaper() {
 
 const probabilitiesOf = (image) => softmax(forward(image, layers, report.mean, report.std));
 
-function answer() {
+function predict() {
   const image = toDigit(inkOnPaper(), paper.width, paper.height);
   const shown = image ? probabilitiesOf(image) : new Array(16).fill(0);
   const best = shown.indexOf(Math.max(...shown));
-  find("answer").textContent = image ? `${network.class_names[best]}  (${percent(shown[best], 1)})` : "The answer appears here.";
+  find("prediction").textContent = image ? `${network.class_names[best]}  (probability ${percent(shown[best], 1)})` : "The prediction appears here.";
   find("bars").replaceChildren(...network.class_names.slice(0, 10).map((name, k) => {
     const row = make("li"), bar = make("span", "", "bar"), fill = make("i");
     fill.style.width = `${100 * shown[k]}%`;
@@ -75,40 +75,41 @@ const place = (event) => {
 };
 paper.onpointerdown = (event) => { paper.setPointerCapture(event.pointerId); at = null; stroke(...place(event)); };
 paper.onpointermove = (event) => { if (event.buttons) for (const e of event.getCoalescedEvents?.() ?? [event]) stroke(...place(e)); };
-paper.onpointerup = () => { at = null; answer(); };
+paper.onpointerup = () => { at = null; predict(); };
 paper.onpointercancel = paper.onpointerup;
 paper.onkeydown = (event) => {
   const move = { ArrowLeft: [-10, 0], ArrowRight: [10, 0], ArrowUp: [0, -10], ArrowDown: [0, 10] }[event.key];
   if (!move && ![" ", "Delete", "Backspace"].includes(event.key)) return;
   event.preventDefault();
-  if (!move && event.key !== " ") return wipe();
-  if (!move) { keys.down = !keys.down; at = null; find("answer").textContent = keys.down ? "The pen is down." : "The pen is up."; return; }
+  if (!move && event.key !== " ") return clear();
+  if (!move) { keys.down = !keys.down; at = null; find("prediction").textContent = keys.down ? "The pen is down." : "The pen is up."; return; }
   const from = { ...keys };
   keys.x = Math.min(Math.max(keys.x + move[0], 12), 268);
   keys.y = Math.min(Math.max(keys.y + move[1], 12), 268);
-  if (keys.down) { at = from; stroke(keys.x, keys.y); at = null; answer(); }
+  if (keys.down) { at = from; stroke(keys.x, keys.y); at = null; predict(); }
 };
-function wipe() {
+function clear() {
   pen.clearRect(0, 0, paper.width, paper.height);
   [at, keys] = [null, { x: 140, y: 60, down: true }];
-  answer();
+  predict();
 }
-find("wipe").onclick = wipe;
+find("clear").onclick = clear;
 
-// --- one network's part ---
+// What depends on the chosen network.
 function showModel(index) {
   network = report.models[index];
   layers = decodeLayers(network);
   const verdict = (met) => make("td", met ? "met" : "not met", met ? "met" : "missed");
-  fillTable("score", ["the assignment asks", "this run", ""], network.score_card.map(([asked, got, met]) => [asked, got, verdict(met)]));
+  fillTable("score", ["requirement", "this run", ""], network.score_card.map(([asked, got, met]) => [asked, got, verdict(met)]));
   showConfusion();
-  find("mistaken").textContent = `${network.num_mistakes.toLocaleString("en")} of ${network.num_images.toLocaleString("en")} test images; the label, then the answer.`;
-  find("mistakes").replaceChildren(...network.mistakes.map(({ image, label, answer: said, probability }) => {
+  const [wrong, all] = [network.num_mistakes, network.num_images].map((count) => count.toLocaleString("en"));
+  find("mistaken").textContent = `${wrong} of ${all} test images are predicted wrongly. These are the ${network.mistakes.length} with the most probable predictions: label → prediction, probability.`;
+  find("mistakes").replaceChildren(...network.mistakes.map(({ image, label, prediction, probability }) => {
     const figure = make("figure");
     const picture = pixels(Array.from(bytesOf(image)), 28, (v) => [v, v, v]);
     picture.setAttribute("role", "img");
-    picture.setAttribute("aria-label", `a ${network.class_names[label]} taken for a ${network.class_names[said]}`);
-    figure.append(picture, make("figcaption", `${network.class_names[label]} → ${network.class_names[said]}, ${percent(probability, 0)}`));
+    picture.setAttribute("aria-label", `label ${network.class_names[label]}, predicted ${network.class_names[prediction]}`);
+    figure.append(picture, make("figcaption", `${network.class_names[label]} → ${network.class_names[prediction]}, ${percent(probability, 0)}`));
     return figure;
   }));
   showCalibration();
@@ -117,23 +118,23 @@ function showModel(index) {
   find("filters").replaceChildren(...Array.from({ length: 16 }, (_, o) =>
     pixels(Array.from({ length: 9 }, (_, tap) => layers[0].kernel[tap * 16 + o]), 3, shade)));
   fillTable("settings", ["setting", "value"], network.settings);
-  wipe();
+  clear();
 }
 
 function showConfusion() {
   const names = network.class_names.slice(0, network.confusion.length);
   const rows = network.confusion.map((row, label) => {
     const total = row.reduce((a, b) => a + b, 0);
-    return [make("th", names[label]), ...row.map((count, said) => {
+    return [make("th", names[label]), ...row.map((count, prediction) => {
       const cell = make("td", count || "·"), share = count / Math.max(1, total);
-      const [hue, strength] = label === said ? ["--cell", 0.35 * share] : ["--wrong", Math.min(0.8, 25 * share)];
+      const [hue, strength] = label === prediction ? ["--cell", 0.35 * share] : ["--wrong", Math.min(0.8, 25 * share)];
       cell.style.background = `rgba(${colourOf(hue)}, ${strength})`;
-      cell.title = `${names[label]} answered as ${names[said]}: ${count}`;
+      cell.title = `label ${names[label]}, predicted ${names[prediction]}: ${count} images`;
       return cell;
     })];
   });
   fillTable("confusion", ["", ...names], rows);
-  fillTable("classes", ["class", "images", "right", "accuracy"], network.confusion.map((row, k) => {
+  fillTable("classes", ["class", "images", "correct", "accuracy"], network.confusion.map((row, k) => {
     const total = row.reduce((a, b) => a + b, 0);
     return [names[k], total, row[k], total ? percent(row[k] / total) : "none"];
   }), [1, 2, 3]);
@@ -141,14 +142,14 @@ function showConfusion() {
 
 function showCalibration() {
   const bins = network.calibration;
-  find("ece").textContent = `Expected calibration error ${percent(network.ece)}: the mean gap between confidence and accuracy, over ten bins.`;
+  find("ece").textContent = `How often predictions of a given probability are correct, in ten bins of the probability. The expected calibration error, the mean distance to the dashed line weighted by the number of images, is ${percent(network.ece)}.`;
   drawChart("calibration", bins.map((bin) => bin.confidence), [
-    { label: "perfect", values: bins.map((bin) => bin.confidence), colour: colourOf("--soft"), dash: [6, 4] },
-    { label: "accuracy", values: bins.map((bin) => bin.accuracy), colour: colourOf("--accent") },
-  ], { x: "confidence", y: "accuracy", legend: true, describe: (v, k) => `${percent(v)} of ${bins[k].count} images` });
+    { label: "perfectly calibrated", values: bins.map((bin) => bin.confidence), colour: colourOf("--soft"), dash: [6, 4] },
+    { label: "this network", values: bins.map((bin) => bin.accuracy), colour: colourOf("--accent") },
+  ], { x: "probability of the prediction", y: "accuracy", legend: true, describe: (v, k) => `${percent(v)} of ${bins[k].count} images` });
 }
 
-// --- the lanes' part ---
+// What depends on the runs and sweeps.
 const shownLanes = new Set(report.lanes.keys());
 
 function showCurves() {
@@ -162,7 +163,7 @@ function showCurves() {
   const scaled = lines.map((line) => ({ ...line, values: line.values.map((v) => (v == null || (loss && v <= 0) ? null : loss ? v : 100 * v)) }));
   const drawable = loss && scaled.some((line) => line.shown && line.values.some((v) => v != null));
   drawChart("curves", Array.from({ length: longest }, (_, i) => i + 1), scaled,
-    { x: "epoch", y: metric.replace("_", " ") + (loss ? "" : ", %"), logY: drawable, wholeX: true });
+    { x: "epoch", y: metric.replace("_", " ") + (loss ? "" : " (%)"), logY: drawable, wholeX: true });
 }
 
 function fillLanes() {
@@ -184,7 +185,7 @@ function fillLanes() {
       boxes.forEach((label, k) => { label.firstChild.checked = on; shownLanes[on ? "add" : "delete"](k); });
       showCurves();
     };
-  find("left-out").textContent = report.lanes_left_out ? `${report.lanes_left_out} more lanes are left out of this chart: it has the best, evenly down to the worst.` : "";
+  find("left-out").textContent = report.lanes_left_out ? `${report.lanes_left_out} lanes are left out of this chart: it has lanes evenly chosen from the best to the worst.` : "";
   showCurves();
 }
 
@@ -192,7 +193,7 @@ function showRates() {
   const kept = report.results.filter((r) => !r.diverged), rates = [...new Set(kept.map((r) => r.learning_rate))].sort((a, b) => a - b);
   const lost = report.results.filter((r) => r.diverged).map((r) => r.learning_rate);
   find("rates-section").hidden = new Set(report.results.map((r) => r.learning_rate)).size < 2 || rates.length === 0;
-  find("lost").textContent = lost.length ? `Diverged and not shown: ${lost.length} at ${[...new Set(lost)].join(", ")}.` : "";
+  find("lost").textContent = lost.length ? `Lanes that diverged and are not shown: ${lost.length}, at learning rate ${[...new Set(lost)].join(", ")}.` : "";
   if (find("rates-section").hidden) return;
   const names = [...new Set(kept.map((r) => r.folder))];
   const lines = names.flatMap((name, n) => {
@@ -200,22 +201,22 @@ function showRates() {
     const colour = names.length < 2 ? colourOf("--accent") : lineColour(n, names.length), most = Math.max(...scores.map((s) => s.length));
     const mean = scores.map((s) => (s.length ? s.reduce((a, b) => a + b) / s.length : null));
     const dots = most < 2 ? [] : Array.from({ length: Math.min(40, most) }, (_, k) => ({ label: `${name}, lane`, values: scores.map((s) => s[k] ?? null), colour, points: true }));
-    return [{ label: `${name}, mean`, values: mean, colour }, ...dots];
+    return [{ label: most < 2 ? name : `${name}, mean`, values: mean, colour }, ...dots];
   });
-  drawChart("rates", rates, lines, { x: "learning rate", y: "final test accuracy, %", logX: rates[0] > 0, legend: names.length > 1 });
+  drawChart("rates", rates, lines, { x: "learning rate", y: "final test accuracy (%)", logX: rates[0] > 0, legend: names.length > 1 });
 }
 
 function showPart1() {
   const { learning_rates: rates, errors } = report.part1;
-  drawChart("part1", errors[0].map((_, k) => k), rates.map((rate, k) => ({ label: `rate ${rate}`, values: errors[k], colour: lineColour(k, rates.length) })),
-    { x: "iteration", y: "error E", wholeX: true, legend: true });
+  drawChart("part1", errors[0].map((_, k) => k), rates.map((rate, k) => ({ label: `learning rate ${rate}`, values: errors[k], colour: lineColour(k, rates.length) })),
+    { x: "iteration", y: "total error E", wholeX: true, legend: true });
 }
 
 find("about").textContent = report.about;
 find("choose").hidden = report.models.length < 2;
 find("model").replaceChildren(...report.models.map((model, k) => new Option(model.name, k)));
 find("model").onchange = (event) => showModel(Number(event.target.value));
-fillTable("layers", report.layers.head, report.layers.rows, [2, 3, 4, 5]);
+fillTable("layers", ["block", "layer", "output", "receptive field", "stride", "parameters"], report.layers, [2, 3, 4, 5]);
 fillLanes();
 showRates();
 showPart1();
