@@ -1,4 +1,4 @@
-"""Nothing that is read can run code."""
+"""No file that is read can run code."""
 
 import pickle
 import re
@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 
 import jax_s6
-from jax_s6 import config
-from jax_s6.data import cache as data_cache
+from jax_s6 import cli, config
 from jax_s6.data import idx
+from jax_s6.data.cache import cached
 from jax_s6.errors import InputError
 from jax_s6.network import weights
 from jax_s6.runs import checkpoints as checkpoint
 from jax_s6.runs.checkpoints import Store
-from jax_s6.train import command as train
 
 PACKAGE = Path(jax_s6.__file__).parent
 RUNS_CODE = re.compile(
@@ -25,7 +24,7 @@ RUNS_CODE = re.compile(
 
 
 class Malicious:
-    """Makes a file when it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, marker):
         self.marker = marker
@@ -38,7 +37,7 @@ class Malicious:
 def marker(tmp_path):
     path = tmp_path / "code ran"
     pickle.loads(pickle.dumps(Malicious(path)))
-    assert path.exists(), "the trap does not work"
+    assert path.exists(), "unpickling does not create the file, so this test checks nothing"
     path.unlink()
     yield path
     assert not path.exists()
@@ -56,19 +55,19 @@ def test_pickles_are_refused(marker, tmp_path, protocol):
     path = tmp_path / "file"
     path.write_bytes(pickle.dumps(Malicious(marker), protocol))
     with pytest.raises(InputError):
-        train.read_config(path)
+        cli.read_config(path)
     with pytest.raises(InputError):
         weights.load(path)
     with pytest.raises(InputError):
         idx.read_array(path, ())
 
 
-def test_cached_object_arrays_are_made_again(marker, monkeypatch, tmp_path, caplog):
+def test_cached_object_arrays_are_made_again(marker, monkeypatch, tmp_path, caplog, bars):
     monkeypatch.setenv("JAX_S6_CACHE", str(tmp_path))
     trap = np.array([Malicious(marker)], object)
-    np.savez(tmp_path / "key.npz", **{role: trap for role in idx.ROLES}, num_classes=10, checksum="")
-    arrays = {role: np.zeros(1, np.uint8) for role in idx.ROLES}
-    assert data_cache.cached("key", lambda scratch, progress: (arrays, 10)).num_classes == 10
+    np.savez(tmp_path / "mnist-1-0.npz", **{role: trap for role in idx.ROLES}, num_classes=10, checksum="")
+    arrays = {role: getattr(bars, role) for role in idx.ROLES}
+    assert cached("mnist", "1", "0", lambda scratch, progress: (arrays, 10)).num_classes == 10
     assert "Object arrays cannot be loaded" in caplog.text
 
 
