@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
+from typing_extensions import Doc
+
 from jax_s6.errors import InputError
 from jax_s6.settings import Setting, Settings, flatten, from_mapping
 
@@ -23,7 +25,7 @@ RecipeName = Literal["best", "s6"]
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig(Settings):
-    """The images."""
+    """Which images a run uses."""
 
     dataset: Annotated[DatasetName, Setting("Data set, by its TFDS name. mnist comes with the package.")] = "mnist"
     data_dir: Annotated[
@@ -41,7 +43,7 @@ class DataConfig(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(Settings):
-    """The network. Its layers are fixed; they have 11,952 parameters."""
+    """What of the network can be changed: its layers are fixed."""
 
     dropout_conv1: Annotated[float, Setting("Dropout rate after block conv1.", 0, 0.9)] = 0.0
     dropout_conv2: Annotated[float, Setting("Dropout rate after block conv2.", 0, 0.9)] = 0.0
@@ -88,7 +90,7 @@ class OptimizerConfig(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig(Settings):
-    """Largest strengths of the random transformation of each training image. If all are 0, there is none."""
+    """Strengths of the random transformation of each training image."""
 
     rotation: Annotated[float, Setting("Largest rotation, in degrees.", 0, 180)] = 0.0
     shift: Annotated[float, Setting("Largest shift along each axis, in pixels.", 0, 14)] = 0.0
@@ -118,10 +120,16 @@ class TrainConfig(Settings):
     num_epochs: Annotated[int, Setting("Number of passes over the training images.", 1, 10_000)] = 19
     batch_size: Annotated[int, Setting("Number of images per step, at most that of the training images.", 2)] = 64
     label_smoothing: Annotated[float, Setting("Share of the target spread over all classes.", 0, 0.9)] = 0.0
-    data: DataConfig = field(default_factory=DataConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    data: Annotated[DataConfig, Doc("The images.")] = field(default_factory=DataConfig)
+    model: Annotated[ModelConfig, Doc("The network. Its layers are fixed; they have 11,952 parameters.")] = field(
+        default_factory=ModelConfig
+    )
+    optimizer: Annotated[OptimizerConfig, Doc("The optimizer and its learning-rate schedule.")] = field(
+        default_factory=OptimizerConfig
+    )
+    augment: Annotated[
+        AugmentConfig, Doc("Augmentation: a random transformation of each training image; none if all strengths are 0.")
+    ] = field(default_factory=AugmentConfig)
 
 
 class Hyperparameters(NamedTuple):

@@ -45,7 +45,7 @@ class SweepCommand:
     together unless they differ in batch size, number of epochs, optimizer, schedule or the like.
     """
 
-    run: Annotated[SweepFlags, tyro.conf.arg(name="")] = field(  # pyright: ignore[reportInvalidTypeForm]
+    run: Annotated[SweepFlags, tyro.conf.arg(name=""), Doc("The settings.")] = field(  # pyright: ignore[reportInvalidTypeForm]
         default_factory=lambda: to_flags(RECIPES["best"])
     )
     config: Annotated[
@@ -56,7 +56,9 @@ class SweepCommand:
     resume: Annotated[
         bool, Doc("Resume the unfinished sweep in the output folder, with the same flags; start one if there is none.")
     ] = False
-    checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
+    checkpoints: Annotated[CheckpointConfig, Doc("When checkpoints are written, and how many are kept.")] = field(
+        default_factory=CheckpointConfig
+    )
     prune: Annotated[
         bool, Doc("Stop the worse half of the lanes after epochs 1, 2, 4, ..., by accuracy on the --holdout images.")
     ] = False
@@ -74,7 +76,9 @@ class SweepCommand:
         int | None,
         Doc("Number of devices; all if not given. If there are fewer lanes than devices, they share batches, too."),
     ] = None
-    processes: DistributedConfig = field(default_factory=DistributedConfig)
+    processes: Annotated[DistributedConfig, Doc("How several processes share the sweep.")] = field(
+        default_factory=DistributedConfig
+    )
 
 
 class Console(Listener):

@@ -24,16 +24,13 @@ def _flags_of(kind: Any) -> Any:
     """Make a dataclass like one with settings, whose settings are tuples where a sweep can vary them."""
     fields = []
     for f in dataclasses.fields(kind):
-        flag = f.type
-        if dataclasses.is_dataclass(flag):
-            flag = _flags_of(flag)
+        flag, (value_type, doc) = f.type, get_args(f.type)
+        if dataclasses.is_dataclass(value_type):
+            flag = Annotated[_flags_of(value_type), doc]
         elif f.name in _TAKES_SEVERAL:
-            value_type, setting = get_args(flag)
-            flag = Annotated[tuple[value_type, ...], Doc(setting.documentation + _MORE_HELP.get(f.name, ""))]
+            flag = Annotated[tuple[value_type, ...], Doc(doc.documentation + _MORE_HELP.get(f.name, ""))]
         fields.append((f.name, flag))
-    made = dataclasses.make_dataclass(kind.__name__, fields, kw_only=True, frozen=True)
-    made.__doc__ = kind.__doc__
-    return made
+    return dataclasses.make_dataclass(kind.__name__, fields, kw_only=True, frozen=True)
 
 
 SweepFlags = _flags_of(TrainConfig)
@@ -62,9 +59,8 @@ def from_flags(flags: Any, base: TrainConfig) -> tuple[TrainConfig, dict[str, tu
         InputError: A value is not allowed.
     """
     values = flatten(flags)
-    names = sorted(
-        values, key=lambda name: (name == "seed", name != "learning_rate")
-    )  # the seeds of a lane side by side
+    # Learning rates first and seeds last: lanes that differ only in their seed are numbered one after another.
+    names = sorted(values, key=lambda name: (name == "seed", name != "learning_rate"))
     grid = {name: values[name] for name in names if name in _TAKES_SEVERAL and len(values[name]) != 1}
     if not grid and isinstance(values["learning_rate"], _Default):
         grid = dict(DEFAULT_GRID)

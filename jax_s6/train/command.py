@@ -44,7 +44,9 @@ PROG = "python -m jax_s6.train"
 class TrainCommand:
     """Train the network of 11,952 parameters on MNIST, and evaluate it on the 10,000 test images."""
 
-    run: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=lambda: RECIPES["best"])
+    run: Annotated[TrainConfig, tyro.conf.arg(name=""), Doc("The settings.")] = field(
+        default_factory=lambda: RECIPES["best"]
+    )
     config: Annotated[
         Path | None, tyro.conf.arg(metavar="FILE"), Doc("Start from the settings in this config.json of a run.")
     ] = None
@@ -55,7 +57,9 @@ class TrainCommand:
     resume: Annotated[
         bool, Doc("Resume the unfinished run in the output folder, with the same settings; start one if there is none.")
     ] = False
-    checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
+    checkpoints: Annotated[CheckpointConfig, Doc("When checkpoints are written, and how many are kept.")] = field(
+        default_factory=CheckpointConfig
+    )
     check_nans: Annotated[
         bool, Doc("Stop after an epoch whose loss is not finite, and report the first step and tensor that were not.")
     ] = False
