@@ -17,7 +17,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from jax_s6 import cli
-from jax_s6.config import RECIPES, TrainConfig
+from jax_s6.config import TrainConfig
 from jax_s6.data import load
 from jax_s6.errors import InputError
 from jax_s6.predict.command import load_model
@@ -30,6 +30,7 @@ from jax_s6.train import command as train
 from jax_s6.training import plan as grids
 from tests.conftest import write_idx
 from tests.faults.runs import PLAINEST
+from tests.sweep.test_flags import parse
 
 SETTINGS = ["--num-epochs", "2", *PLAINEST, "--batch-size", "32"]
 GRID = "--learning-rate 0.01 0.02 0.05 --seed 1".split()
@@ -60,12 +61,6 @@ def finished(arguments, tmp_path_factory):
 def read_csv(path):
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
-
-
-def parse(args, base=RECIPES["best"]):
-    default = sweep_command.SweepCommand(run=sweep_command.to_grid_config(base))
-    command = cli.parse(sweep_command.SweepCommand, prog=sweep_command.PROG, default=default, args=args)
-    return sweep_command.from_grid_config(command.run, base)
 
 
 def test_files_are_those_promised_and_nothing_else(finished):
@@ -123,27 +118,6 @@ def test_dry_run_says_what_will_be_done_and_writes_nothing(arguments, tmp_path, 
     assert not out.exists()
     for part in ("6 lanes in 1 group", "momentum: 0.8, 0.9", "on 2 CPU devices, 1 lane at once", "MB a lane", "time: "):
         assert part in text
-
-
-def test_command_line_is_trains_with_several_values():
-    config, grid = parse([])
-    assert (config.optimizer.nesterov, grid) == (True, grids.DEFAULT_GRID), "the default is the assignment's rates"
-    args = "--optimizer sgd adamw --seed 0 1 --learning-rate 0.5 --no-nesterov --holdout 7 --momentum 0.8 0.9".split()
-    config, grid = parse(args)
-    assert grid == {"optimizer": ("sgd", "adamw"), "momentum": (0.8, 0.9), "seed": (0, 1)}
-    assert list(grid)[-1] == "seed", "seeds of one setting are side by side"
-    assert config.optimizer.learning_rate == 0.5 and not config.optimizer.nesterov and config.data.holdout == 7
-    assert parse(["--recipe", "s6", "--learning-rate", "0.01"], RECIPES["s6"]) == (RECIPES["s6"], {})
-
-
-def test_help_explains_every_setting(capsys):
-    with pytest.raises(SystemExit) as stop:
-        parse(["--help"])
-    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert stop.value.code == 0
-    for part in ("--learning-rate [FLOAT [FLOAT ...]] Peak learning rate, > 0.", "Images a step", "--prune", "--width"):
-        assert part in text
-    assert "pyright" not in text
 
 
 @pytest.mark.parametrize(
