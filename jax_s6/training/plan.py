@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jax_s6.config import Hyperparameters, TrainConfig
+from jax_s6.config import Hyperparameters, StaticSettings, TrainConfig
 from jax_s6.errors import InputError
 from jax_s6.settings import flatten, replace
 from jax_s6.training.augmentation import STRENGTHS
@@ -19,7 +19,7 @@ from jax_s6.training.augmentation import STRENGTHS
 DEFAULT_GRID = {"learning_rate": (0.1, 0.2, 0.5, 0.8, 1.0, 2.0)}
 """The assignment's six rates."""
 MAX_LANES = 100_000
-STATIC = ("num_epochs", "batch_size", "optimizer", "nesterov", "schedule", "convolution", "precision")
+STATIC = tuple(name for name in StaticSettings._fields if name not in ("uses_dropout", "augments"))
 """Settings that shape the program: each combination is a group of its own, compiled once."""
 SETTINGS = (*Hyperparameters._fields, *STATIC)
 """Everything that a grid may vary."""
