@@ -58,14 +58,12 @@ def make_card(file: Path, provenance: dict[str, Any], kind: str, verified: dict[
 
 def command_of(config: TrainConfig) -> str:
     """Return the command line that trains with these settings: the recipe, and the flags that differ from it."""
-    base, words = flatten(RECIPES[config.recipe]), ["python", "-m", "jax_s6.train", "--recipe", config.recipe]
-    for name, value in flatten(config).items():
-        if value == base[name]:
-            continue
+    recipe, words = flatten(RECIPES[config.recipe]), ["python", "-m", "jax_s6.train", "--recipe", config.recipe]
+    changed = {name: value for name, value in flatten(config).items() if value != recipe[name]}
+    for name, value in changed.items():
         if value is False or value is None:  # no flag can undo this setting of a recipe
             return "python -m jax_s6.train --config config.json"
-        flag = f"--{name.replace('_', '-')}"
-        words += [flag] if value is True else [flag, str(value)]
+        words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
     return shlex.join(words)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated
 
 import tyro
 from typing_extensions import Doc
@@ -14,6 +14,7 @@ from jax_s6.data import EMBEDDED, load
 from jax_s6.errors import InputError
 from jax_s6.export.card import read_provenance
 from jax_s6.export.formats import FORMATS, Format, export
+from jax_s6.predict.command import RunPath
 from jax_s6.predict.model import load_model, weights_file
 from jax_s6.runs.console import console
 from jax_s6.runs.files import make_folder
@@ -32,22 +33,13 @@ class ExportCommand:
     """
 
     format: Annotated[Format, Doc("Format of the file.")]
-    run: Annotated[
-        Path | None,
-        tyro.conf.arg(metavar="DIR"),
-        Doc("A run's folder or a safetensors file; the network that ships with the package if not given."),
-    ] = None
+    run: RunPath = None
     out: Annotated[
         Path | None,
         tyro.conf.arg(metavar="FILE"),
         Doc("File to write; if not given, model.stablehlo, model.onnx, params.safetensors or net.safetensors."),
     ] = None
     overwrite: Annotated[bool, Doc("Replace the file if it exists.")] = False
-
-    def __post_init__(self) -> None:
-        """Raise InputError for an unknown format, which tyro does not check when the class is used from Python."""
-        if self.format not in get_args(Format):
-            raise InputError(f"format must be one of {', '.join(get_args(Format))}, got {self.format!r}")
 
 
 def main(args: Sequence[str] | None = None) -> None:

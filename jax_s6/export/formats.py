@@ -51,9 +51,11 @@ def export(
         The largest difference between the file's and the network's logits, as ``TOLERANCE`` defines it.
 
     Raises:
-        InputError: A package is missing, or the file cannot be written.
+        InputError: The format is unknown, a package is missing, or the file cannot be written.
         RuntimeError: The written file does not compute what the network does.
     """
+    if kind not in FORMATS:
+        raise InputError(f"kind must be one of {', '.join(FORMATS)}, got {kind!r}")
     provenance, file_format = dict(provenance or {}), FORMATS[kind]
     with replacing(out) as part:
         file_format.write(part, network.variables, {name: str(value) for name, value in provenance.items()})
@@ -74,7 +76,7 @@ def _compare(run: Run, network: Model, images: np.ndarray) -> float:
     return float((np.abs(got - expected) / np.maximum(1, np.abs(expected).max(1, keepdims=True))).max())
 
 
-def to_stablehlo(variables: Mapping[str, Any]) -> jax.export.Exported:
+def _write_stablehlo(path: Path, variables: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
     """Lower the network, including its weights, for CPU, CUDA and TPU, with a symbolic batch size."""
     module = net.create(ModelConfig(convolution="xla", precision="float32"))
 
@@ -83,11 +85,7 @@ def to_stablehlo(variables: Mapping[str, Any]) -> jax.export.Exported:
 
     (batch,) = jax.export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, 28, 28, 1), jnp.uint8)
-    return jax.export.export(jax.jit(logits), platforms=PLATFORMS)(images)
-
-
-def _write_stablehlo(path: Path, variables: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
-    path.write_bytes(to_stablehlo(variables).serialize())
+    path.write_bytes(jax.export.export(jax.jit(logits), platforms=PLATFORMS)(images).serialize())
 
 
 def _read_stablehlo(path: Path) -> Run:

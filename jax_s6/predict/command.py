@@ -17,6 +17,8 @@ from jax_s6.predict.predictions import predict_files
 from jax_s6.predict.sheet import MAX_IMAGES, draw_sheet
 
 PROG = "python -m jax_s6.predict"
+_RUN_HELP = "A run's folder or a safetensors file; the network that ships with the package if not given."
+RunPath = Annotated[Path | None, tyro.conf.arg(metavar="DIR"), Doc(_RUN_HELP)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +35,7 @@ class PredictCommand:
         tyro.conf.Positional[tuple[str, ...]],
         Doc("PNG, JPEG, BMP, TIFF or WebP files of at most 64 million pixels, folders of them, or quoted globs."),
     ]
-    run: Annotated[
-        Path | None,
-        tyro.conf.arg(metavar="DIR"),
-        Doc("A run's folder or a safetensors file; the network that ships with the package if not given."),
-    ] = None
+    run: RunPath = None
     raw: Annotated[bool, Doc("Use pictures that already have MNIST's form: 28x28, light on dark, centred.")] = False
     json: Annotated[
         bool, Doc("Print one JSON object per line: image, class, name, probability, probabilities of all outputs.")
@@ -61,7 +59,9 @@ def main(args: Sequence[str] | None = None) -> None:
     backend.use_cpu_devices()
     backend.use_compilation_cache(backend.cache_folder())
     shown, count = [], 0
-    predictions = predict_files(network, files, raw=command.raw, on_error=_print_error)
+    predictions = predict_files(
+        network, files, raw=command.raw, on_error=lambda error: print(f"error: {error}", file=sys.stderr)
+    )
     for count, prediction in enumerate(predictions, start=1):
         print(prediction.to_json() if command.json else prediction.to_text())
         if command.sheet is not None and count <= MAX_IMAGES:
@@ -80,7 +80,3 @@ def _check_sheet(sheet: Path, files: Sequence[Path]) -> None:
         raise InputError(f"sheet {sheet} cannot be written, as {sheet.parent} is no folder: give another --sheet")
     if sheet.resolve() in {file.resolve() for file in files}:
         raise InputError(f"sheet {sheet} is one of the pictures: give another --sheet")
-
-
-def _print_error(error: InputError) -> None:
-    print(f"error: {error}", file=sys.stderr)

@@ -96,10 +96,7 @@ def make_apply(variables: Mapping[str, Any], config: ModelConfig | None = None) 
         A function from images, uint8 or float32 ``[n, 28, 28, 1]`` in ``[0, 255]``, to logits, float32 ``[n, 16]``; n
         is at most 64 or a multiple of 64.
     """
-    module = net.create(config or ModelConfig())
-
-    def apply(images: jax.Array) -> Any:
-        return module.apply(variables, images)
+    apply: Any = functools.partial(net.create(config or ModelConfig()).apply, variables)
 
     @jax.jit
     def apply_in_parts(images: jax.Array) -> jax.Array:

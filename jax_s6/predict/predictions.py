@@ -30,29 +30,22 @@ class Prediction(NamedTuple):
     class_names: Sequence[str]
 
     @property
-    def output(self) -> int:
-        """The number of the most probable output."""
-        return int(self.probabilities.argmax())
-
-    @property
-    def name(self) -> str:
-        """The name of the most probable output."""
-        return self.class_names[self.output]
-
-    @property
-    def probability(self) -> float:
-        """The probability of the most probable output."""
-        return float(self.probabilities[self.output])
+    def best(self) -> tuple[int, str, float]:
+        """The number, the name and the probability of the most probable output."""
+        output = int(self.probabilities.argmax())
+        return output, self.class_names[output], float(self.probabilities[output])
 
     def to_text(self) -> str:
         """Return a line such as ``three.png  3  99.1%  (then 5 0.6%, 8 0.1%)``."""
-        others = [i for i in np.argsort(-self.probabilities) if i < NUM_LABELS and i != self.output]
+        output, name, probability = self.best
+        others = [i for i in np.argsort(-self.probabilities) if i < NUM_LABELS and i != output]
         next_two = ", ".join(f"{self.class_names[i]} {self.probabilities[i]:.1%}" for i in others[:2])
-        return f"{self.path}  {self.name}  {self.probability:.1%}  (then {next_two})"
+        return f"{self.path}  {name}  {probability:.1%}  (then {next_two})"
 
     def to_json(self) -> str:
         """Return a JSON object on one line."""
-        fields = {"image": str(self.path), "class": self.output, "name": self.name, "probability": self.probability}
+        output, name, probability = self.best
+        fields = {"image": str(self.path), "class": output, "name": name, "probability": probability}
         return json.dumps(fields | {"probabilities": self.probabilities.tolist()})
 
 

@@ -32,17 +32,17 @@ def draw_sheet(path: Path, shown: Sequence[Prediction], count: int, source: str)
     rows = -(-len(shown) // columns)
     figure = Figure(figsize=(max(4.0, 1.3 * columns), 0.6 + 1.6 * rows), layout="constrained", dpi=120)
     part_of = f" (the first {len(shown):,} of {count:,} pictures)" if len(shown) < count else ""
-    red = f"; red: probability below {SURE:.0%}" if any(each.probability < SURE for each in shown) else ""
+    red = f"; red: probability below {SURE:.0%}" if any(each.best[2] < SURE for each in shown) else ""
     figure.suptitle(f"What the network saw{part_of}{red}\n{'/'.join(Path(source).parts[-2:])}", fontsize=9)
     axes: Any = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for axis, each in zip(axes.flat, shown, strict=False):
         axis.imshow(each.image, cmap="gray", vmin=0, vmax=255)
-        name = each.path.name
-        axis.set_title(name if len(name) <= 16 else f"{name[:7]}…{name[-8:]}", fontsize=7)
-        colour = "black" if each.probability >= SURE else "#c00000"
-        axis.text(0.5, -0.03, f"{each.name}  {each.probability:.1%}", transform=axis.transAxes, ha="center", va="top",
+        file, (_, name, probability) = each.path.name, each.best
+        axis.set_title(file if len(file) <= 16 else f"{file[:7]}…{file[-8:]}", fontsize=7)
+        colour = "black" if probability >= SURE else "#c00000"
+        axis.text(0.5, -0.03, f"{name}  {probability:.1%}", transform=axis.transAxes, ha="center", va="top",
                   fontsize=9, color=colour)  # fmt: skip
     with replacing(path) as part:
         figure.savefig(part, format="png")
