@@ -1,7 +1,4 @@
-"""Event files for TensorBoard: scalars, images and hyper-parameters of runs and sweeps.
-
-They are written by tensorboardX, without TensorFlow. It is imported late, because few runs need it.
-"""
+"""Event files for TensorBoard: scalars, images and hyper-parameters, written by tensorboardX without TensorFlow."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -15,15 +12,12 @@ from jax_s6.data import Dataset
 FOLDER = "tensorboard"
 """The folder of the events within a run's folder; ``tensorboard --logdir runs`` finds the events of all runs."""
 NUM_MISTAKES = 25
+Rows = Sequence[Mapping[str, Any]]
 _ZOOM = 16  # TensorBoard blurs small images when it enlarges them
 
 
 def write_run(
-    out: Path,
-    history: Sequence[Mapping[str, Any]],
-    variables: Mapping[str, Any],
-    dataset: Dataset,
-    probabilities: np.ndarray,
+    out: Path, history: Rows, variables: Mapping[str, Any], dataset: Dataset, probabilities: np.ndarray
 ) -> None:
     """Write a finished run's events into ``out / "tensorboard"``.
 
@@ -44,9 +38,7 @@ def write_run(
             writer.add_image("mistakes/most_confident", mistakes, step, dataformats="HW")
 
 
-def write_sweep(
-    out: Path, rows: Sequence[Mapping[str, Any]], history: Sequence[Mapping[str, Any]], varied: Sequence[str]
-) -> None:
+def write_sweep(out: Path, rows: Rows, history: Rows, varied: Sequence[str]) -> None:
     """Write a finished sweep's events into one folder per lane in ``out / "tensorboard"``, for the HParams plugin.
 
     Args:
@@ -78,12 +70,7 @@ def filter_image(variables: Mapping[str, Any]) -> np.ndarray:
 
 
 def mistake_image(probabilities: np.ndarray, dataset: Dataset) -> np.ndarray | None:
-    """Tile the test images with the most confident mistakes: uint8 ``[height, width]``; None if there are none.
-
-    Args:
-        probabilities: float32 ``[n, 16]``, the predictions for the test images.
-        dataset: The test images and their labels.
-    """
+    """Tile the test images with the most confident mistakes: uint8 ``[height, width]``; None if there are none."""
     wrong = np.flatnonzero(probabilities.argmax(1) != dataset.test_labels)
     chosen = wrong[np.argsort(-probabilities.max(1)[wrong], kind="stable")][:NUM_MISTAKES]
     return _tile(dataset.test_images[chosen, ..., 0], 5, 3) if len(chosen) else None
@@ -108,7 +95,7 @@ def _open(folder: Path) -> Any:
     return SummaryWriter(str(folder))
 
 
-def _add_scalars(writer: Any, history: Sequence[Mapping[str, Any]]) -> None:
+def _add_scalars(writer: Any, history: Rows) -> None:
     """Add ``loss/train``, ``accuracy/test`` and so on, with one point per epoch."""
     for row in history:
         for name, value in row.items():
