@@ -1,107 +1,43 @@
-"""Arms against each other: processes that take turns, checked before they are timed.
+"""Run the arms of a benchmark: start their processes, check them, and measure them in turns.
 
-An arm runs in a process of its own, started once a question: threads, devices and precision are settings of a process,
-and so its imports are paid once. For each case (a batch size, a number of lanes) every arm prepares and warms up, then
-gives one sample a round, in turns (A B C A B C ...), so that a machine whose speed drifts treats all alike.
+An arm has one process per benchmark, because threads, devices and precision are settings of a process. In each case
+(a batch size, or a number of lanes) every arm prepares and warms up. It then gives one sample per round, in turns
+(A B C A B C ...), so that a machine whose speed drifts treats all arms alike.
 """
 
 import functools
 import importlib.util
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks import machine
+from benchmarks.definitions import Arm, Benchmark
 from benchmarks.process import Worker, WorkerError
 
 NUM_PARAMS = 11_952
-# Of the loss of a batch before a training step, and after it, relative to the same network in float64. The second is
-# wide for PyTorch's batch normalisation in channels_last, whose naive float32 sums are off by 6e-5 in the first layer
-# and by 1e-3 in this loss (all other float32 arms: under 1e-6). A step of 1 % more or less changes it by 2e-3. In
-# bfloat16 it is wider because rounding flips ReLUs: over 12 batches of 64 the loss after the step, which lowers it by
-# 20 %, was off by 0.7 % in the median and 2.3 % at most, before and after our own arm was rewritten.
-# On GPU, JAX and PyTorch multiply float32 in TF32, whose 10 bits lie between (0.3 % in the second loss on an H100).
+# Tolerances of a batch's loss before a training step, and after it, relative to the same network in float64. The
+# second is wide because PyTorch's batch normalisation in channels_last sums naively in float32: the first layer is off
+# by 6e-5 and this loss by 1e-3 (all other float32 arms: under 1e-6). A step that is 1 % too long changes it by 2e-3.
+# In bfloat16 it is wider because rounding changes which ReLUs are active: over 12 batches of 64, the loss after the
+# step, which lowers it by 20 %, was off by 0.7 % in the median and by 2.3 % at most.
+# On GPU, JAX and PyTorch multiply float32 numbers in TF32, whose 10 bits lie in between (0.3 % in the second loss on an
+# H100).
 TOLERANCES = {"float32": (1e-4, 2e-3), "tf32": (5e-4, 1e-2), "bf16": (5e-3, 3e-2)}
 REFERENCE = "benchmarks.arms.lax:reference"
-# Of the peers' processes: glibc keeps freed memory, as the allocators do that PyTorch's tuning guide advises. Otherwise
-# it returns activations to the kernel after each step, in some processes from batch 64 on and in all from 256, and
-# PyTorch trains at half its speed or less. Ours, whose buffers live for an epoch, run as users run them, without it.
+# Environment of the peers' processes: glibc keeps freed memory, as the allocators do that PyTorch's tuning guide
+# advises. Otherwise it returns activations to the kernel after each step (in some processes from batch 64 on, in all
+# from 256), and PyTorch trains at half its speed or less. Our buffers live for a whole epoch; our arms run without it,
+# as they do for users.
 PEERS_ENVIRONMENT = {"MALLOC_TRIM_THRESHOLD_": "2000000000", "MALLOC_MMAP_THRESHOLD_": "1000000000"}
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One way of doing a question's work.
-
-    Attributes:
-        name: As the tables show it.
-        entry: ``module:function`` that returns a ``worker.Task``.
-        settings: Arguments of the entry, beside the case.
-        requires: The package that brings each module that it needs.
-        peer: Whether it is somebody else's: ours are compared with the best of these.
-        precision: Ours are compared with peers of the same precision; the loss's tolerance goes by it.
-        environment: Variables of its process.
-        cases: At which of the question's it runs; None for all.
-        cuda: Whether it needs an NVIDIA GPU.
-        quick: Whether it runs with ``--quick``.
-    """
-
-    name: str
-    entry: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    requires: Mapping[str, str] = field(default_factory=dict)
-    peer: bool = False
-    precision: str = "float32"
-    environment: Mapping[str, str] = field(default_factory=dict)
-    cases: tuple[Any, ...] | None = None
-    cuda: bool = False
-    quick: bool = False
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is compared.
-
-    Attributes:
-        name: As the command line has it.
-        title: In a sentence.
-        arms: The ways.
-        axis: The argument of the arms that the cases vary.
-        cases: Its values.
-        quick_cases: Those of ``--quick``; none if the question has no short form.
-        unit: Of a value.
-        value: Which entry of a sample is the value; ``rate`` for work over seconds.
-        higher_is_better: Of values.
-        rounds: Samples an arm and case.
-        quick_rounds: The same with ``--quick``.
-        check: Which losses arms must have, beside the network's parameters, before they are timed: ``train`` or
-            ``predict``; None where they take no step of their own on given weights, which leaves the parameters.
-        note: What a reader of the numbers needs to know.
-        memory: Whether its picture shows peak memory, too.
-    """
-
-    name: str
-    title: str
-    arms: tuple[Arm, ...]
-    axis: str
-    cases: tuple[Any, ...]
-    quick_cases: tuple[Any, ...] = ()
-    unit: str = "images/s"
-    value: str = "rate"
-    higher_is_better: bool = True
-    rounds: int = 7
-    quick_rounds: int = 3
-    check: str | None = "train"
-    note: str = ""
-    memory: bool = False
 
 
 @dataclass
 class Outcome:
-    """What came of an arm at a case: samples, or the reason why there are none."""
+    """The samples of an arm in a case, or the reason why there are none."""
 
-    question: Question
+    benchmark: Benchmark
     arm: Arm
     case: Any
     ready: dict[str, Any] = field(default_factory=dict)
@@ -110,37 +46,33 @@ class Outcome:
 
     @property
     def values(self) -> list[float]:
-        """The samples in the question's unit; none if the arm stopped half-way."""
+        """The samples in the benchmark's unit; none if the arm failed half-way."""
         if self.not_run is not None:
             return []
-        if self.question.value == "rate":
+        if self.benchmark.value == "rate":
             return [sample["work"] / sample["seconds"] for sample in self.samples]
-        return [sample[self.question.value] for sample in self.samples]
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to ask.
-
-    Attributes:
-        rounds: Samples an arm and case; the question's own number if None.
-        seconds: A sample's length: short work is repeated until it takes about this.
-        profile: A folder for a profiler's trace of each of our arms, taken after the timing.
-        say: Is told of progress.
-    """
-
-    rounds: int
-    seconds: float = 0.5
-    profile: Path | None = None
-    say: Callable[[str], None] = lambda text: None
+        return [sample[self.benchmark.value] for sample in self.samples]
 
 
 class Session:
-    """The processes of a question's arms."""
+    """The processes of a benchmark's arms."""
 
-    def __init__(self, question: Question, options: Options):
-        """Starts nothing yet."""
-        self.question, self.options = question, options
+    def __init__(
+        self,
+        benchmark: Benchmark,
+        seconds: float = 0.5,
+        profile: Path | None = None,
+        report: Callable[[str], None] = lambda text: None,
+    ):
+        """Start no process yet.
+
+        Args:
+            benchmark: What to measure.
+            seconds: Length of a sample. Shorter work is repeated until it takes about this long.
+            profile: Folder for profiler traces, which are taken after the samples; None for no traces.
+            report: Is called with each message about progress.
+        """
+        self.benchmark, self.seconds, self.profile, self.report = benchmark, seconds, profile, report
         self._workers: dict[str, Worker] = {}
 
     def __enter__(self) -> "Session":
@@ -150,43 +82,39 @@ class Session:
         for worker in self._workers.values():
             worker.close()
 
-    def run_case(self, arms: Sequence[Arm], case: Any) -> list[Outcome]:
-        """Prepares and checks each arm, then samples them in turns."""
-        question, options = self.question, self.options
-        where = f"{question.name}, {question.axis} {case}"
-        batch = case if question.axis == "batch" else 64
-        expected = reference_losses(batch, question.check) if question.check else None
-        outcomes = [Outcome(question, arm, case) for arm in arms if arm.cases is None or case in arm.cases]
+    def run_case(self, case: Any) -> list[Outcome]:
+        """Prepare and check each arm, then measure them in turns."""
+        benchmark = self.benchmark
+        where = f"{benchmark.name}, {benchmark.axis} {case}"
+        batch = case if benchmark.axis == "batch" else 64
+        expected = reference_losses(batch, benchmark.check) if benchmark.check else None
+        outcomes = [Outcome(benchmark, arm, case) for arm in benchmark.arms if arm.cases is None or case in arm.cases]
         for outcome in outcomes:
-            options.say(f"{where}: preparing {outcome.arm.name}")
+            self.report(f"{where}: preparing {outcome.arm.name}")
             outcome.not_run = missing(outcome.arm)
-            self._prepare(outcome, expected)
-        for number in range(options.rounds):
-            options.say(f"{where}: round {number + 1} of {options.rounds}")
+            self._attempt(outcome, functools.partial(self._prepare, outcome, expected))
+        for number in range(benchmark.rounds):
+            self.report(f"{where}: round {number + 1} of {benchmark.rounds}")
             for outcome in outcomes:
                 self._attempt(outcome, lambda worker, outcome=outcome: outcome.samples.append(worker.ask("sample")))
-        if options.profile is not None:
+        if self.profile is not None:
             for outcome in outcomes:
-                folder = options.profile / question.name / f"{case} {outcome.arm.name}".replace(" ", "-")
+                folder = self.profile / benchmark.name / f"{case} {outcome.arm.name}".replace(" ", "-")
                 self._attempt(outcome, lambda worker, folder=folder: worker.ask("profile", folder=str(folder)))
         return outcomes
 
-    def _prepare(self, outcome: Outcome, expected: Sequence[float] | None) -> None:
-        arguments = {**outcome.arm.settings, self.question.axis: outcome.case}
-
-        def action(worker: Worker) -> None:
-            outcome.ready = worker.ask("prepare", arguments=arguments, seconds=self.options.seconds)
-            if expected is not None or outcome.ready["num_params"] is not None:
-                check_size(outcome.ready)
-            if expected is not None:
-                precision = outcome.arm.precision
-                tf32 = precision == "float32" and outcome.ready["accelerated"]
-                check_losses(outcome.ready, expected, TOLERANCES["tf32" if tf32 else precision])
-
-        self._attempt(outcome, action)
+    def _prepare(self, outcome: Outcome, expected: Sequence[float] | None, worker: Worker) -> None:
+        arguments = {**outcome.arm.settings, self.benchmark.axis: outcome.case}
+        outcome.ready = ready = worker.ask("prepare", arguments=arguments, seconds=self.seconds)
+        if expected is not None or ready["num_params"] is not None:
+            check_size(ready)
+        if expected is not None:
+            precision = outcome.arm.precision
+            tf32 = precision == "float32" and ready["accelerated"]
+            check_losses(ready, expected, TOLERANCES["tf32" if tf32 else precision])
 
     def _attempt(self, outcome: Outcome, action: Callable[[Worker], Any]) -> None:
-        """Does something with an arm's process; a failure is the arm's, and the next case begins with a new process."""
+        """Do something with an arm's process. If it fails, only this arm stops; its next case gets a new process."""
         if outcome.not_run is not None:
             return
         arm = outcome.arm
@@ -202,7 +130,7 @@ class Session:
 
 @functools.cache
 def reference_losses(batch: int, kind: str) -> list[float]:
-    """Computes the losses that every arm must have, in float64, for a batch size and a question's ``check``."""
+    """Compute in float64 the losses that every arm must have, for a batch size and a benchmark's ``check``."""
     worker = Worker(REFERENCE, {"JAX_ENABLE_X64": "1", "JAX_PLATFORMS": "cpu"})
     try:
         return worker.ask("prepare", arguments={"batch": batch, "kind": kind}, seconds=0.0)["losses"]
@@ -211,38 +139,33 @@ def reference_losses(batch: int, kind: str) -> list[float]:
 
 
 def missing(arm: Arm) -> str | None:
-    """Says what to install for an arm, or what it needs, or None."""
-    if arm.cuda and not has_nvidia_gpu():
+    """Return what an arm lacks on this machine, and how to install it; None if nothing."""
+    if arm.cuda and not machine.has_nvidia_gpu():
         return "it needs an NVIDIA GPU"
-    absent = [package for module, package in arm.requires.items() if importlib.util.find_spec(module) is None]
+    absent = [package for package in arm.requires if importlib.util.find_spec(package) is None]
     return f"{' and '.join(absent)} not installed: pip install {' '.join(absent)}" if absent else None
 
 
-def has_nvidia_gpu() -> bool:
-    """Whether there is one, as far as can be told without a framework."""
-    return shutil.which("nvidia-smi") is not None
-
-
 def check_size(ready: Mapping[str, Any]) -> None:
-    """Raises WorkerError unless an arm's network, ``num_params``, has as many parameters as the reference's."""
+    """Raise WorkerError unless an arm's network has the reference's number of parameters."""
     if ready["num_params"] != NUM_PARAMS:
         raise WorkerError(f"check failed: {ready['num_params']} parameters, not {NUM_PARAMS}")
 
 
 def check_losses(ready: Mapping[str, Any], expected: Sequence[float], tolerances: Sequence[float]) -> None:
-    """Compares an arm's losses with the reference's.
+    """Compare an arm's losses with the reference's.
 
     Args:
-        ready: ``losses``: of the reference's batch and weights, before a step of SGD with momentum and after it. An arm
-            that does not train gives the first only.
-        expected: The reference's two losses.
-        tolerances: Of their relative differences.
+        ready: Its ``losses`` are those of the reference's batch and weights, before a step of SGD with momentum and
+            after it. An arm that does not train has only the first.
+        expected: The two losses of the reference.
+        tolerances: The largest relative differences.
 
     Raises:
-        WorkerError: They differ.
+        WorkerError: They differ, or the arm has no loss.
     """
     if not ready["losses"]:
-        raise WorkerError("check failed: it gave no loss")
+        raise WorkerError("check failed: the arm returned no loss")
     for got, want, tolerance in zip(ready["losses"], expected, tolerances, strict=False):
         if not abs(got - want) <= tolerance * abs(want):
             raise WorkerError(f"check failed: loss {got:.6g}, not {want:.6g} within {tolerance:g}")

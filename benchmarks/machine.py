@@ -1,16 +1,24 @@
-"""What a number was measured on: processor, cores, load, memory, versions, commit, flags."""
+"""The machine, the software and the commit that a result was measured with."""
 
+import contextlib
 import functools
 import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import cpuinfo
+
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "torchvision", "keras", "tensorflow", "onnxruntime")
+PLATFORM = (
+    *("node", "machine", "system", "release"),
+    *("python_version", "python_implementation", "python_compiler", "python_build"),
+)
 VARIABLES = ("XLA_FLAGS", "JAX_PLATFORMS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 PROBE = (
     "import json, jax; d = jax.devices(); s = d[0].memory_stats() or {};"
@@ -20,20 +28,12 @@ PROBE = (
 
 
 def machine_info() -> dict[str, Any]:
-    """Describes the machine, in the names of pytest-benchmark's schema and some more."""
-    cpu = cpu_info()
+    """Describe the machine by the names of pytest-benchmark's schema, and some more."""
     return {
-        "node": platform.node(),
+        **{name: getattr(platform, name)() for name in PLATFORM},
         "processor": platform.processor() or platform.machine(),
-        "machine": platform.machine(),
-        "python_implementation": platform.python_implementation(),
         "python_implementation_version": platform.python_version(),
-        "python_version": platform.python_version(),
-        "python_compiler": platform.python_compiler(),
-        "python_build": list(platform.python_build()),
-        "system": platform.system(),
-        "release": platform.release(),
-        "cpu": cpu,
+        "cpu": cpu_info(),
         "affinity": sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "load_average": os.getloadavg(),
         "memory_bytes": memory(),
@@ -43,29 +43,28 @@ def machine_info() -> dict[str, Any]:
     }
 
 
+@functools.cache
 def cpu_info() -> dict[str, Any]:
-    """Names the processor, its feature flags and how many of its threads there are, as Linux has them."""
-    info: dict[str, Any] = {"arch": platform.machine(), "count": os.cpu_count(), "brand_raw": platform.processor()}
-    try:
-        lines = Path("/proc/cpuinfo").read_text().partition("\n\n")[0].splitlines()
-    except OSError:
-        return {**info, "flags": []}
-    fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    info["brand_raw"] = fields.get("model name", info["brand_raw"])
-    return {**info, "hz_advertised_friendly": fields.get("cpu MHz"), "flags": fields.get("flags", "").split()}
+    """Describe the processor and its features, as pytest-benchmark does; it takes a second."""
+    return {"brand_raw": platform.processor(), "flags": [], **cpuinfo.get_cpu_info()}
 
 
 def memory() -> int | None:
-    """Bytes of main memory."""
+    """Return the size of the main memory in bytes."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError):
         return None
 
 
+def has_nvidia_gpu() -> bool:
+    """Return whether there is an NVIDIA GPU, without importing a framework."""
+    return shutil.which("nvidia-smi") is not None
+
+
 @functools.cache
 def device() -> dict[str, Any]:
-    """Asks JAX, once and in a process of its own, for its devices and their memory."""
+    """Ask JAX once, in a process of its own, for its devices and their memory."""
     done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True)
     try:
         return json.loads(done.stdout.splitlines()[-1])
@@ -74,25 +73,19 @@ def device() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages that take part; those that are not installed are left out."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    """Return the versions of the packages under comparison that are installed."""
+    found = {package.name.lower(): package.version for package in importlib.metadata.distributions()}
+    return {name: found[name] for name in PACKAGES if name in found}
 
 
 def commit_info() -> dict[str, Any]:
-    """Says which commit of the project is measured, and whether files differ from it."""
+    """Return the commit of the project that is measured, and whether files differ from it."""
     root = Path(__file__).parent.parent
 
     def git(*arguments: str) -> str:
-        try:
+        with contextlib.suppress(OSError):
             return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True).stdout.strip()
-        except OSError:
-            return ""
+        return ""
 
     return {
         "id": git("rev-parse", "HEAD") or "unknown",

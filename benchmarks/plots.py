@@ -1,79 +1,83 @@
-"""A picture a question: values against the cases on log axes with error bars, or bars where there is one case."""
+"""One picture per benchmark: values against the cases on logarithmic axes, or bars where the cases are few."""
 
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+from matplotlib import colormaps
+from matplotlib.figure import Figure
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+from benchmarks.report import axis_label, peak_megabytes
+
+Entries = Sequence[Mapping[str, Any]]
 
 
-def plot(path: Path, title: str, entries: Sequence[Mapping[str, Any]], memory: bool = False) -> None:
-    """Draws a question's results: ours in colour and solid, peers grey-blue and dashed; peak memory below if asked."""
+def plot(path: Path, title: str, entries: Entries, memory: bool = False) -> None:
+    """Draw a benchmark's results.
+
+    Args:
+        path: The picture to write.
+        title: What was measured.
+        entries: The results; our arms are orange and solid, the peers blue and dashed.
+        memory: Whether to show peak memory, too, in a second panel.
+    """
     cases = list(dict.fromkeys(entry["case"] for entry in entries))
-    numeric = len(cases) > 1 and all(isinstance(case, (int, float)) for case in cases)
-    arms = list(dict.fromkeys(entry["arm"] for entry in entries))
-    height = 5.5 if numeric else 1.2 + 0.32 * len(entries)
+    numeric = len(cases) > 1 and all(isinstance(case, int | float) for case in cases)
     memory = memory and numeric
-    figure, panels = plt.subplots(2 if memory else 1, figsize=(10, max(height, 3) + 4 * memory), layout="constrained")
-    axes = panels[0] if memory else panels
-    (_lines if numeric else _bars)(axes, entries, arms)
-    if memory:
-        _memory(panels[1], entries, arms)
-    unit = entries[0]["unit"] + ("" if entries[0]["higher_is_better"] else " (less is better)")
-    (axes.set_ylabel if numeric else axes.set_xlabel)(unit)
-    axes.set_title(title)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    height = 5.5 if numeric else 1.2 + 0.32 * len(entries)
+    figure = Figure(figsize=(10, max(height, 3.2) + 4 * memory), layout="constrained", dpi=130)
+    axes = figure.subplots(2 if memory else 1, squeeze=False)[:, 0]
+    unit = entries[0]["unit"] + ("" if entries[0]["higher_is_better"] else " (lower is better)")
+    if numeric:
+        _draw_lines(axes[0], entries)
+        cases = sorted(cases)
+        axes[0].set_xscale("log", base=2 if all(math.log2(case).is_integer() for case in cases) else 10)
+        axes[0].set_yscale("log")
+        axes[0].yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+        axes[0].yaxis.set_minor_formatter(lambda value, _: f"{value:,g}" if f"{value:e}"[0] in "235" else "")
+        axes[0].set_xticks(cases, [f"{case:,}" for case in cases])
+        axes[0].xaxis.minorticks_off()
+        axes[0].set_ylabel(unit)
+    else:
+        _draw_bars(axes[0], entries)
+        axes[0].set_xlabel(unit)
+    if memory:  # on linear axes, where the slope is the memory per case
+        _draw_lines(axes[1], entries, memory=True)
+        axes[1].set(ylabel="peak memory of the process so far, MB", ylim=(0, None))
+    n = sorted({entry["value"]["n"] for entry in entries})
+    samples = (
+        "one sample" if n == [1] else f"median and quartiles of {' to '.join(map(str, n[:1] + n[1:][-1:]))} samples"
+    )
+    axes[0].set_title(f"{title}\norange: jax_s6 (ours); blue: other implementations (peers); {samples}", fontsize=10)
+    figure.savefig(path)
 
 
-def _lines(axes: Any, entries: Sequence[Mapping[str, Any]], arms: Sequence[str]) -> None:
-    ours = [arm for arm in arms if not next(e for e in entries if e["arm"] == arm)["peer"]]
-    peers = [arm for arm in arms if arm not in ours]
-    for group, colours, style in ((ours, plt.cm.autumn, "-"), (peers, plt.cm.winter, "--")):  # pyright: ignore[reportAttributeAccessIssue]
+def _draw_lines(axes: Any, entries: Entries, memory: bool = False) -> None:
+    ours, peers = (list(dict.fromkeys(e["arm"] for e in entries if e["peer"] == peer)) for peer in (False, True))
+    for group, colours, style in ((ours, "autumn", "-"), (peers, "winter", "--")):
         for place, arm in enumerate(group):
-            mine = sorted((e for e in entries if e["arm"] == arm), key=lambda e: e["case"])
-            middle = [e["value"]["median"] for e in mine]
-            bars = [[m - e["value"]["q1"] for m, e in zip(middle, mine, strict=True)]]
-            bars.append([e["value"]["q3"] - m for m, e in zip(middle, mine, strict=True)])
-            marker = "osD^vP*X<>"[place % 10]
-            colour = colours(place / max(len(group), 2))
-            cases = [e["case"] for e in mine]
-            axes.errorbar(cases, middle, bars, label=arm, color=colour, ls=style, marker=marker, ms=5, capsize=3)
-    cases = sorted({entry["case"] for entry in entries})
-    axes.set_xscale("log", base=2 if all(math.log2(case).is_integer() for case in cases) else 10)
-    axes.set_yscale("log")
-    axes.set_xticks(cases, [f"{case:,}" for case in cases])
-    axes.xaxis.minorticks_off()
-    axes.set_xlabel(entries[0]["axis"])
+            mine = sorted((entry for entry in entries if entry["arm"] == arm), key=lambda entry: entry["case"])
+            values = [entry["value"] for entry in mine]
+            middle = [peak_megabytes(entry) for entry in mine] if memory else [v["median"] for v in values]
+            errors = [[v["median"] - v["q1"] for v in values], [v["q3"] - v["median"] for v in values]]
+            look = {"color": colormaps[colours](place / max(len(group), 2)), "marker": "osD^vP*X<>"[place % 10]}
+            cases = [entry["case"] for entry in mine]
+            axes.errorbar(cases, middle, None if memory else errors, label=arm, ls=style, ms=5, capsize=3, **look)
+    axes.set_xlabel(axis_label(entries))
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
-def _memory(axes: Any, entries: Sequence[Mapping[str, Any]], arms: Sequence[str]) -> None:
-    """Draws each process's peak memory against the cases, both linear, so that a straight line is a price a case."""
-    for arm in arms:
-        mine = sorted((e for e in entries if e["arm"] == arm), key=lambda e: e["case"])
-        peaks = [max(sample["peak_memory"]["host"] for sample in e["samples"]) / 1e6 for e in mine]
-        axes.plot([e["case"] for e in mine], peaks, marker="o", ms=5, label=arm)
-    axes.set_ylim(bottom=0)
-    axes.set(xlabel=entries[0]["axis"], ylabel="peak memory so far, MB")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
-
-
-def _bars(axes: Any, entries: Sequence[Mapping[str, Any]], arms: Sequence[str]) -> None:
-    rows = sorted(entries, key=lambda e: (str(e["case"]), e["value"]["median"]))
+def _draw_bars(axes: Any, entries: Entries) -> None:
+    rows = sorted(entries, key=lambda entry: (str(entry["case"]), entry["value"]["median"]))
     one = len({entry["case"] for entry in entries}) == 1
     for place, entry in enumerate(rows):
         value = entry["value"]
         error = [[value["median"] - value["q1"]], [value["q3"] - value["median"]]]
         colour = "lightsteelblue" if entry["peer"] else "tab:orange"
         axes.barh(place, value["median"], xerr=error, color=colour, capsize=3)
-    labels = [e["arm"] if one else f"{e['arm']}, {e['axis']} {e['case']}" for e in rows]
+    labels = [e["arm"] if one else f"{e['arm']}, {axis_label([e])} {e['case']}" for e in rows]
     axes.set_yticks(range(len(rows)), labels, fontsize=8)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     axes.grid(alpha=0.3, axis="x")

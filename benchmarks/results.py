@@ -1,4 +1,4 @@
-"""Results as a file in pytest-benchmark's schema, and two such files against each other."""
+"""``results.json``: results in pytest-benchmark's schema, and the comparison of two such files."""
 
 import json
 import statistics
@@ -12,17 +12,17 @@ from benchmarks.harness import Outcome
 from jax_s6.errors import InputError
 
 SCHEMA = "5.1.0"
-"""The version of pytest-benchmark whose files these are."""
+"""The version of pytest-benchmark whose schema this is. A benchmark is a ``question`` in it, in earlier files, too."""
 
 
 def to_json(outcomes: Sequence[Outcome], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Collects everything about a run of the suite."""
+    """Collect everything about a run of the benchmarks."""
     return {
         "machine_info": machine.machine_info(),
         "commit_info": machine.commit_info(),
         "benchmarks": [entry(outcome) for outcome in outcomes if outcome.values],
         "not_run": [
-            {"question": o.question.name, "arm": o.arm.name, "case": o.case, "reason": o.not_run}
+            {"question": o.benchmark.name, "arm": o.arm.name, "case": o.case, "reason": o.not_run}
             for o in outcomes
             if o.not_run is not None
         ],
@@ -33,24 +33,23 @@ def to_json(outcomes: Sequence[Outcome], options: Mapping[str, Any]) -> dict[str
 
 
 def entry(outcome: Outcome) -> dict[str, Any]:
-    """Describes an arm at a case: statistics of seconds as pytest-benchmark has them, values in ``extra_info``."""
-    question, arm = outcome.question, outcome.arm
-    group = f"{question.name} {question.axis}={outcome.case}"
+    """Describe an arm in a case: pytest-benchmark's statistics of the seconds, and the values in ``extra_info``."""
+    benchmark, arm = outcome.benchmark, outcome.arm
     return {
-        "group": group,
-        "name": f"{arm.name} {question.axis}={outcome.case}",
-        "fullname": f"benchmarks/{question.name}.py::{arm.name}[{outcome.case}]",
-        "params": {question.axis: outcome.case},
+        "group": f"{benchmark.name} {benchmark.axis}={outcome.case}",
+        "name": f"{arm.name} {benchmark.axis}={outcome.case}",
+        "fullname": f"benchmarks/{benchmark.name}.py::{arm.name}[{outcome.case}]",
+        "params": {benchmark.axis: outcome.case},
         "param": str(outcome.case),
         "extra_info": {
-            "question": question.name,
+            "question": benchmark.name,
             "arm": arm.name,
-            "axis": question.axis,
+            "axis": benchmark.axis,
             "case": outcome.case,
             "peer": arm.peer,
             "precision": arm.precision,
-            "unit": question.unit,
-            "higher_is_better": question.higher_is_better,
+            "unit": benchmark.unit,
+            "higher_is_better": benchmark.higher_is_better,
             "values": outcome.values,
             "value": spread(outcome.values),
             "samples": outcome.samples,
@@ -64,39 +63,29 @@ def entry(outcome: Outcome) -> dict[str, Any]:
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median and quartiles."""
-    low, middle, high = quartiles(values)
+    """Return the median and the quartiles, interpolated linearly between the samples, and the number of values."""
+    one = [values[0]] * 3
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else one
     return {"median": middle, "q1": low, "q3": high, "iqr": high - low, "n": len(values)}
 
 
-def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
-    """Returns the lower quartile, the median and the upper quartile, linearly between the samples."""
-    if len(values) == 1:
-        return values[0], values[0], values[0]
-    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
-    return low, middle, high
-
-
 def statistics_of(seconds: Sequence[float]) -> dict[str, Any]:
-    """The statistics that pytest-benchmark keeps, of a sample's seconds."""
-    low, middle, high = quartiles(seconds)
+    """Return the statistics of the samples' seconds that pytest-benchmark keeps."""
+    quartiles = spread(seconds)
     mean, deviation = statistics.fmean(seconds), statistics.stdev(seconds) if len(seconds) > 1 else 0.0
-    fence = 1.5 * (high - low)
-    inside = [x for x in seconds if low - fence <= x <= high + fence]
-    beyond = sum(abs(x - mean) > deviation for x in seconds)
+    fence = 1.5 * quartiles["iqr"]
+    inside = [x for x in seconds if quartiles["q1"] - fence <= x <= quartiles["q3"] + fence]
+    outside, beyond = len(seconds) - len(inside), sum(abs(x - mean) > deviation for x in seconds)
     return {
+        **{name: quartiles[name] for name in ("median", "iqr", "q1", "q3")},
         "min": min(seconds),
         "max": max(seconds),
         "mean": mean,
         "stddev": deviation,
         "rounds": len(seconds),
-        "median": middle,
-        "iqr": high - low,
-        "q1": low,
-        "q3": high,
-        "iqr_outliers": len(seconds) - len(inside),
+        "iqr_outliers": outside,
         "stddev_outliers": beyond,
-        "outliers": f"{beyond};{len(seconds) - len(inside)}",
+        "outliers": f"{beyond};{outside}",
         "ld15iqr": min(inside),
         "hd15iqr": max(inside),
         "ops": 1 / mean if mean else 0.0,
@@ -107,10 +96,10 @@ def statistics_of(seconds: Sequence[float]) -> dict[str, Any]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Reads a results file.
+    """Read a results file.
 
     Raises:
-        InputError: It cannot be read, or is not one.
+        InputError: It cannot be read, or is not a results file.
     """
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
@@ -121,19 +110,19 @@ def read(path: Path) -> dict[str, Any]:
             raise ValueError
         return results
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): give a results.json of this suite") from None
+        raise InputError(f"{path} cannot be read ({error.strerror}): give an existing results.json") from None
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise InputError(f"{path} is not a results.json of this suite: give one that it wrote") from None
+        raise InputError(f"{path} is not a results.json: give one that python -m benchmarks wrote") from None
 
 
 class Change(NamedTuple):
-    """What became of an arm at a case.
+    """The change of an arm in a case between two results.
 
     Attributes:
-        name: Question, arm and case.
-        factor: New over old, so that above 1 is better.
-        noise: The larger relative inter-quartile range of the two.
-        verdict: faster, slower, or same where the change is within the noise.
+        name: Benchmark, arm and case.
+        factor: New over old; above 1 is better.
+        noise: The larger of the two relative inter-quartile ranges.
+        verdict: ``faster``, ``slower``, or ``same`` if the change is within the noise.
     """
 
     name: str
@@ -143,24 +132,19 @@ class Change(NamedTuple):
 
 
 def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
-    """Compares what both files have."""
-
-    def by_name(results: Mapping[str, Any]) -> dict[str, Any]:
-        return {item["fullname"]: item["extra_info"] for item in results["benchmarks"]}
-
-    before, after = by_name(old), by_name(new)
+    """Compare each arm and case that both results contain."""
+    before, after = ({item["fullname"]: item["extra_info"] for item in side["benchmarks"]} for side in (old, new))
     return [_change(name, before[name], after[name]) for name in after if name in before]
 
 
 def _change(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Change:
-    values = [side["value"] for side in (old, new)]
-    factor = values[1]["median"] / values[0]["median"]
+    factor = new["value"]["median"] / old["value"]["median"]
     factor = factor if new["higher_is_better"] else 1 / factor
-    noise = max(value["iqr"] / value["median"] for value in values)
+    noise = max(side["value"]["iqr"] / side["value"]["median"] for side in (old, new))
     verdict = "same" if abs(factor - 1) <= noise else "faster" if factor > 1 else "slower"
     return Change(name, factor, noise, verdict)
 
 
 def regressions(changes: Sequence[Change], threshold: float) -> list[Change]:
-    """Returns what got slower beyond its noise and by more than the threshold, a fraction."""
+    """Return the changes that are slower beyond their noise and by more than the threshold, a fraction."""
     return [change for change in changes if change.verdict == "slower" and change.factor < 1 - threshold]

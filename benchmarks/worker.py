@@ -1,4 +1,7 @@
-"""Inside an arm's process: prepares its work, and times it when asked. Speaks JSON lines with ``process.Worker``."""
+"""The program that runs in an arm's process: it prepares the arm, and measures it on request.
+
+Requests and replies are JSON, one object per line. ``process.Worker`` sends the requests.
+"""
 
 import contextlib
 import ctypes
@@ -18,18 +21,18 @@ PR_SET_PDEATHSIG = 1
 
 @dataclass
 class Task:
-    """An arm's work, prepared.
+    """The work of an arm, ready to run.
 
     Attributes:
-        run: ``(n)``: does the work n times and returns when all of it is done; may return more about the last time,
-            among them ``seconds`` in place of those measured around the call.
-        work: How much it is, once: images, floating-point operations.
-        num_params: Of the network.
-        losses: Of ``work.batch`` with ``work.state_dict``'s weights: before a step, and after it.
-        compile_seconds: Spent compiling.
-        repeatable: Whether it is warmed up, and repeated to fill a sample.
-        info: More for the report.
-        profile: ``(folder)``: runs once under a profiler; None where there is none.
+        run: Does the work ``n`` times and returns when all of it is done. It may return further entries of the sample,
+            such as ``seconds``, which then replace those measured around the call.
+        work: The amount of work done once, such as the number of images.
+        num_params: Number of parameters of the network.
+        losses: The losses of ``work.digits(batch)`` with ``work.state_dict()``: before a training step, and after it.
+        compile_seconds: Time spent on compilation.
+        repeatable: Whether to warm up, and to repeat the work until a sample is long enough.
+        info: Further entries of the results.
+        profile: Runs once under a profiler and writes the trace to a folder; None if that is not possible.
     """
 
     run: Callable[[int], dict[str, Any] | None]
@@ -42,40 +45,53 @@ class Task:
     profile: Callable[[str], Any] | None = None
 
 
+def repeated(once: Callable[[], Any], finish: Callable[[], Any] = lambda: None) -> Callable[[int], None]:
+    """Return a ``run`` that calls ``once`` n times, and then ``finish``, which waits for the results."""
+
+    def run(n: int) -> None:
+        for _ in range(n):
+            once()
+        finish()
+
+    return run
+
+
 class Server:
-    """Answers requests about one arm."""
+    """Replies to the requests about one arm."""
 
     def __init__(self, entry: str):
-        """Nothing is imported before the first request, whose answer can tell what went wrong."""
+        """Import nothing yet: the reply to the first request can then report an import that fails."""
         self._entry = entry
         self._task: Task | None = None
         self._repeats = 1
 
-    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Does what is asked."""
+    def reply(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Do what is requested."""
         if request["do"] == "prepare":
             return self._prepare(request["arguments"], request["seconds"])
         assert self._task is not None
         if request["do"] == "profile":
             return {} if self._task.profile is None else self._task.profile(request["folder"]) or {}
-        return self._sample(self._task, self._repeats)
+        return self._sample(self._task, request.get("repeats", self._repeats))
 
     def _prepare(self, arguments: dict[str, Any], seconds: float) -> dict[str, Any]:
-        self._task = None  # free the last case's memory
+        self._task = None  # frees the memory of the previous case
         module, _, function = self._entry.partition(":")
         self._task = task = getattr(importlib.import_module(module), function)(**arguments)
         self._repeats = 1
         if task.repeatable and seconds > 0:
-            once = self._sample(task, 1)["seconds"]  # a warm-up; again if it was short, since the first one is slower
+            once = self._sample(task, 1)["seconds"]  # the warm-up; if it was short, measure again: the first is slower
             once = self._sample(task, 1)["seconds"] if once < 2 * seconds else once
             self._repeats = max(1, round(seconds / once))
+        memory = peak_memory()
         return {
             "num_params": task.num_params,
             "losses": task.losses,
             "compile_seconds": task.compile_seconds,
+            "work": task.work,
             "repeats": self._repeats,
-            "peak_memory": peak_memory(),
-            "accelerated": "device" in peak_memory(),
+            "peak_memory": memory,
+            "accelerated": "device" in memory,
             "info": task.info,
         }
 
@@ -87,7 +103,7 @@ class Server:
 
 
 def peak_memory() -> dict[str, int]:
-    """Bytes at most so far: of this process, and of its accelerator where the framework tells."""
+    """Return the peak memory so far, in bytes: of this process, and of its accelerator if the framework reports it."""
     found = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)}
     if (jax := sys.modules.get("jax")) is not None and (stats := jax.local_devices()[0].memory_stats()):
         found["device"] = stats.get("peak_bytes_in_use", 0)
@@ -97,24 +113,24 @@ def peak_memory() -> dict[str, int]:
 
 
 def end_with_parent() -> None:
-    """Has Linux end this process with its parent, even while it is stopped."""
+    """Let Linux end this process together with its parent, even while it is stopped."""
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def main() -> None:
-    """Serves until the other side closes the pipe."""
+    """Reply to requests until the other side closes the pipe."""
     end_with_parent()
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no answer
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print must not mix with the replies
     server = Server(sys.argv[1])
     for line in sys.stdin:
         try:
-            answer = server.answer(json.loads(line))
+            reply = server.reply(json.loads(line))
         except Exception as error:
             text = " ".join(str(error).split())[:300]
-            answer = {"error": f"{type(error).__name__}: {text}"}
-        print(json.dumps(answer), file=answers, flush=True)
+            reply = {"error": f"{type(error).__name__}: {text}"}
+        print(json.dumps(reply), file=replies, flush=True)
 
 
 if __name__ == "__main__":

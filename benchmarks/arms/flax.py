@@ -1,6 +1,5 @@
-"""The network as Flax's MNIST example writes such a one: nn.Conv on NHWC, optax, a step a call, a scan, or vmap."""
+"""The network as Flax's MNIST example is written: nn.Conv on images in the order NHWC, and Optax."""
 
-import functools
 from typing import Any
 
 import flax.linen as nn
@@ -10,7 +9,7 @@ import numpy as np
 import optax
 
 from benchmarks.arms import work
-from benchmarks.arms.jax_tools import compile_timed, count, per_step_task, trace
+from benchmarks.arms.jax_tools import compile_timed, count, per_step_task, training_task
 from benchmarks.worker import Task
 from jax_s6.network import weights
 
@@ -22,7 +21,6 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Maps NHWC to NHWC."""
         for index, stride in enumerate((1, 2)):
             x = nn.relu(nn.Conv(16, (3, 3), stride, padding=1, name=f"conv_{index}")(x))
             x = nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, name=f"norm_{index}")(x)
@@ -30,11 +28,10 @@ class Block(nn.Module):
 
 
 class Net(nn.Module):
-    """The network, of normalised images; its variables have the names of ours."""
+    """Compute logits ``[batch, 16]`` of normalised images ``[batch, 28, 28, 1]``. Variables are named as jax_s6's."""
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Maps ``[batch, 28, 28, 1]`` to logits ``[batch, 16]``."""
         for number in (1, 2, 3):
             x = Block(number < 3, name=f"conv{number}")(x, train)
         return x.mean((1, 2))
@@ -44,13 +41,13 @@ OPTIMIZER = optax.sgd(work.LEARNING_RATE, work.MOMENTUM)
 
 
 def initial_state() -> Any:
-    """Parameters, running statistics, and the optimizer's state."""
+    """Return the parameters, the running statistics, and the optimizer's state."""
     variables = jax.tree.map(jnp.asarray, weights.from_torch_state_dict(work.state_dict()))
     return variables["params"], variables["batch_stats"], OPTIMIZER.init(variables["params"])
 
 
 def step(state: Any, x: jax.Array, y: jax.Array) -> tuple[Any, jax.Array]:
-    """Takes a step of SGD with momentum."""
+    """Take a step of SGD with momentum; return the new state and the loss before the step."""
     params, batch_stats, opt_state = state
 
     def loss_fn(params: Any) -> tuple[jax.Array, Any]:
@@ -65,26 +62,25 @@ def step(state: Any, x: jax.Array, y: jax.Array) -> tuple[Any, jax.Array]:
 
 
 def train_step(*, batch: int) -> Task:
-    """A compiled step, called from Python."""
-    state = initial_state()
-    return per_step_task(step, state, state[0], batch, lambda x: x)
+    """Call a compiled step from Python."""
+    return per_step_task(step, initial_state(), batch, lambda x: x)
 
 
 def train_scan(*, batch: int) -> Task:
-    """The same step in a ``lax.scan``."""
+    """Run the same step in a ``lax.scan``."""
     steps = 3 if jax.default_backend() == "cpu" else work.steps(batch, "gpu")
     return scan_task(step, initial_state(), batch, steps, 1)
 
 
 def sweep(*, lanes: int, batch: int = 64) -> Task:
-    """``vmap`` of the step over lanes, in a scan: XLA makes grouped convolutions of it."""
+    """Run ``vmap`` of the step over lanes in a scan. XLA turns its convolutions into grouped ones."""
     steps = 2 if jax.default_backend() == "cpu" else 64
     state = jax.tree.map(lambda x: jnp.stack([x] * lanes), initial_state())
     return scan_task(jax.vmap(step, in_axes=(0, None, None)), state, batch, steps, lanes)
 
 
 def scan_task(step: Any, state: Any, batch: int, steps: int, lanes: int) -> Task:
-    """Makes a task of a compiled scan over batches. The same batch first and second gives the losses to check."""
+    """Return a task of a compiled scan over batches. The first two batches are equal, for the losses to check."""
     images, labels = work.digits(steps * batch)
     x, y = work.normalised(images).reshape(steps, batch, 28, 28, 1), labels.reshape(steps, batch)
     x[1], y[1] = x[0], y[0]
@@ -92,15 +88,7 @@ def scan_task(step: Any, state: Any, batch: int, steps: int, lanes: int) -> Task
     scan = jax.jit(lambda state, data: jax.lax.scan(lambda s, pair: step(s, *pair), state, data), donate_argnums=0)
     compiled, compile_seconds = compile_timed(scan, state, data)
     num_params = count(state[0]) // lanes
-    state, found = compiled(state, data)
-    found = np.asarray(found).reshape(steps, -1)
-    losses = [float(row[np.argmax(np.abs(row - np.median(row)))]) for row in found[:2]]
-    holder = [state]
-
-    def run(n: int) -> None:
-        for _ in range(n):
-            holder[0], _ = compiled(holder[0], data)
-        jax.block_until_ready(holder[0])
-
-    profile = functools.partial(trace, run)
-    return Task(run, lanes * steps * batch, num_params, losses, compile_seconds, profile=profile)
+    state, losses = compiled(state, data)
+    losses = [work.furthest_from_median(row) for row in np.asarray(losses).reshape(steps, -1)[:2]]
+    details = {"num_params": num_params, "losses": losses, "compile_seconds": compile_seconds}
+    return training_task(compiled, state, [(data,)], lanes * steps * batch, **details)

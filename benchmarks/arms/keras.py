@@ -1,7 +1,6 @@
-"""Keras 3's arm, on the backend that KERAS_BACKEND names."""
+"""The network in Keras 3, on the backend that the environment variable KERAS_BACKEND names."""
 
 import os
-import time
 from typing import Any
 
 import keras  # pyright: ignore[reportMissingImports]
@@ -15,27 +14,22 @@ STEPS = 16
 
 
 def network() -> Any:
-    """The network, NHWC; explicit padding, since Keras's own pads a stride of 2 on the other side."""
-    model = keras.Sequential([keras.Input((28, 28, 1))])
-    for name in work.IN_CHANNELS:
-        model.add(layers.ZeroPadding2D(1))
-        model.add(layers.Conv2D(16, 3, 2 if name.endswith("3") else 1, activation="relu", name=name.replace(".", "_")))
-        model.add(layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name.replace(".", "_") + "_norm"))
-        if name in ("conv1.3", "conv2.3"):
-            model.add(layers.MaxPooling2D(2))
+    """Build the network, NHWC. Padding is explicit: at a stride of 2, Keras's own pads on the other side."""
+    model, arrays = keras.Sequential([keras.Input((28, 28, 1))]), work.state_dict()
+    for layer in work.LAYERS:
+        conv = layers.Conv2D(16, 3, layer.stride, activation="relu")
+        norm = layers.BatchNormalization(momentum=0.9, epsilon=1e-5)
+        for part in (layers.ZeroPadding2D(1), conv, norm, *([layers.MaxPooling2D(2)] if layer.pool else [])):
+            model.add(part)
+        kernel = arrays[f"{layer.name}.weight"].transpose(2, 3, 1, 0)
+        conv.set_weights([kernel, arrays[f"{layer.name}.bias"]])
+        norm.set_weights([arrays[f"{layer.norm}.{part}"] for part in work.NORM_PARTS])
     model.add(layers.GlobalAveragePooling2D())
-    arrays = work.state_dict()
-    for name in work.IN_CHANNELS:
-        norm = f"{name[:-1]}{int(name[-1]) + 2}"
-        kernel = arrays[f"{name}.weight"].transpose(2, 3, 1, 0)
-        model.get_layer(name.replace(".", "_")).set_weights([kernel, arrays[f"{name}.bias"]])
-        parts = [arrays[f"{norm}.{part}"] for part in ("weight", "bias", "running_mean", "running_var")]
-        model.get_layer(name.replace(".", "_") + "_norm").set_weights(parts)
     return model
 
 
 def train_step(*, batch: int) -> Task:
-    """``fit`` on arrays, as its users train; ``train_on_batch`` for the losses."""
+    """Call ``fit`` on arrays, as its users train; the losses are those of ``train_on_batch``."""
     model = network()
     model.compile(
         keras.optimizers.SGD(work.LEARNING_RATE, work.MOMENTUM),
@@ -43,15 +37,12 @@ def train_step(*, batch: int) -> Task:
     )
     images, labels = work.digits(STEPS * batch)
     x = work.normalised(images)
-    losses, seconds = [], []
-    for _ in range(2):
-        start = time.perf_counter()
-        losses.append(float(np.asarray(model.train_on_batch(x[:batch], labels[:batch])).ravel()[0]))
-        seconds.append(time.perf_counter() - start)
+    first = x[:batch], labels[:batch]
+    losses, compile_seconds = work.two_losses(lambda: np.asarray(model.train_on_batch(*first)).ravel()[0])
 
     def run(n: int) -> None:
         model.fit(x, labels, batch, epochs=n, verbose=0, shuffle=False)
 
     num_params = sum(int(np.prod(w.shape)) for w in model.trainable_weights)
     info = {"backend": keras.backend.backend(), "environment": os.environ.get("KERAS_BACKEND")}
-    return Task(run, STEPS * batch, num_params, losses, max(0.0, seconds[0] - seconds[1]), info=info)
+    return Task(run, STEPS * batch, num_params, losses, compile_seconds, info=info)

@@ -1,4 +1,4 @@
-"""The network in plain ``lax.conv``, NCHW, without a library; in float64 it is the reference for every arm's loss."""
+"""The network in plain ``lax.conv``, in the order NCHW. In float64 it is the reference for the losses of all arms."""
 
 from typing import Any
 
@@ -11,34 +11,36 @@ from benchmarks.worker import Task
 
 
 def forward(params: dict[str, jax.Array], x: jax.Array, train: bool = True) -> jax.Array:
-    """Maps normalised images ``[batch, 1, 28, 28]`` to logits ``[batch, 16]``.
+    """Compute logits ``[batch, 16]`` of normalised images ``[batch, 1, 28, 28]``.
 
-    Batch normalisation goes by the batch, or else by the initial running statistics, means of 0 and variances of 1.
+    Batch normalisation uses the batch's statistics, or else the initial running ones: means of 0 and variances of 1.
     """
-    for name in work.IN_CHANNELS:
-        stride = 2 if name.endswith("3") else 1
-        dims = ("NCHW", "OIHW", "NCHW")
-        x = jax.lax.conv_general_dilated(x, params[f"{name}.weight"], (stride,) * 2, ((1, 1),) * 2, None, None, dims)
-        x = jax.nn.relu(x + params[f"{name}.bias"][None, :, None, None])
-        norm = f"{name[:-1]}{int(name[-1]) + 2}"
+
+    def per_channel(name: str) -> jax.Array:
+        return params[name][None, :, None, None]
+
+    for layer in work.LAYERS:
+        strides, padding, dims = (layer.stride,) * 2, ((1, 1),) * 2, ("NCHW", "OIHW", "NCHW")
+        x = jax.lax.conv_general_dilated(x, params[f"{layer.name}.weight"], strides, padding, None, None, dims)
+        x = jax.nn.relu(x + per_channel(f"{layer.name}.bias"))
         if train:
             mean, variance = x.mean((0, 2, 3), keepdims=True), x.var((0, 2, 3), keepdims=True)
         else:
             mean, variance = jnp.zeros_like(x[:1, :, :1, :1]), jnp.ones_like(x[:1, :, :1, :1])
         x = (x - mean) * jax.lax.rsqrt(variance + 1e-5)
-        x = x * params[f"{norm}.weight"][None, :, None, None] + params[f"{norm}.bias"][None, :, None, None]
-        if name in ("conv1.3", "conv2.3"):
+        x = x * per_channel(f"{layer.norm}.weight") + per_channel(f"{layer.norm}.bias")
+        if layer.pool:
             x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 1, 2, 2), (1, 1, 2, 2), "VALID")
     return x.mean((2, 3))
 
 
 def loss_fn(params: dict[str, jax.Array], x: jax.Array, y: jax.Array, train: bool = True) -> jax.Array:
-    """The mean cross-entropy over the 16 outputs."""
+    """Compute the mean cross-entropy over the 16 outputs."""
     return -jnp.take_along_axis(jax.nn.log_softmax(forward(params, x, train)), y[:, None], axis=1).mean()
 
 
 def step(state: Any, x: jax.Array, y: jax.Array) -> tuple[Any, jax.Array]:
-    """Takes a step of SGD with momentum."""
+    """Take a step of SGD with momentum; return the new state and the loss before the step."""
     params, velocity = state
     loss, grads = jax.value_and_grad(loss_fn)(params, x, y)
     velocity = jax.tree.map(lambda v, g: work.MOMENTUM * v + g, velocity, grads)
@@ -46,19 +48,18 @@ def step(state: Any, x: jax.Array, y: jax.Array) -> tuple[Any, jax.Array]:
 
 
 def initial_state(dtype: Any = jnp.float32) -> Any:
-    """Weights and no velocity."""
+    """Return the initial parameters, and velocities of 0."""
     params = {name: jnp.asarray(x, dtype) for name, x in work.state_dict().items() if "running" not in name}
     return params, jax.tree.map(jnp.zeros_like, params)
 
 
 def train_step(*, batch: int) -> Task:
-    """A compiled step, called from Python."""
-    state = initial_state()
-    return per_step_task(step, state, state[0], batch, lambda x: x.transpose(0, 3, 1, 2))
+    """Call a compiled step from Python."""
+    return per_step_task(step, initial_state(), batch, lambda x: x.transpose(0, 3, 1, 2))
 
 
 def reference(*, batch: int, kind: str) -> Task:
-    """The losses that every arm must have, ``kind`` train or predict; 64-bit numbers must be switched on."""
+    """Compute the losses that every arm must have; ``kind`` is train or predict. JAX_ENABLE_X64 must be set."""
     images, labels = work.digits(batch)
     x = jnp.asarray(((images.astype("float64") / 255 - work.MEAN) / work.STD).transpose(0, 3, 1, 2))
     assert x.dtype == jnp.float64

@@ -1,4 +1,4 @@
-"""Our arms: the project's own Trainer, on a device a core."""
+"""jax_s6 itself: the training step of one network, and a sweep of many."""
 
 import dataclasses
 import functools
@@ -11,11 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.arms import work
-from benchmarks.arms.jax_tools import compile_timed, count, trace
-from benchmarks.worker import Task
-from jax_s6 import backend
+from benchmarks.arms.jax_tools import compile_timed, count, trace, training_task
+from benchmarks.worker import Task, repeated
+from jax_s6 import backend, data
 from jax_s6.config import RECIPES, AugmentConfig, Hyperparameters, ModelConfig, OptimizerConfig, TrainConfig
-from jax_s6.data import dataset as data
 from jax_s6.network import weights
 from jax_s6.sweep import run as sweeps
 from jax_s6.training import lanes
@@ -26,7 +25,7 @@ from jax_s6.training.trainer import LANE_AXIS, Trainer, make_mesh
 
 
 def make_config(batch: int, precision: str, convolution: str = "auto", augmented: bool = False) -> TrainConfig:
-    """The work of ``train_step`` as the project's settings."""
+    """Return jax_s6's settings for the training that is measured."""
     return TrainConfig(
         batch_size=batch,
         model=ModelConfig(convolution=convolution, precision=precision),  # pyright: ignore[reportArgumentType]
@@ -38,7 +37,7 @@ def make_config(batch: int, precision: str, convolution: str = "auto", augmented
 def train_step(
     *, batch: int, precision: str = "float32", convolution: str = "auto", augmented: bool = False, devices: Any = None
 ) -> Task:
-    """One lane's epoch: a scan of as many steps as take about half a second, from uint8 images."""
+    """Train one lane for short epochs, each a scan of steps over uint8 images, half a second long."""
     backend.use_cpu_devices()
     config = make_config(batch, precision, convolution, augmented)
     steps = work.steps(batch, jax.default_backend())
@@ -46,39 +45,31 @@ def train_step(
     images, labels = work.digits(steps * batch)
     mesh = make_mesh(backend.batch_devices(batch, devices))
     trainer = Trainer(Program(config, len(labels)), mesh)
-    hyper = lane_numbers(trainer, config)
+    hyper = lane_numbers(trainer, Hyperparameters.of(config))
     train = trainer.put_shared(Split(images, labels))
     state = trainer.create(hyper)
-    num_params = count(state.params)
     epoch, compile_seconds = compile_timed(trainer.train, hyper, state, jnp.int32(0), train)
-    holder = [state]
-
-    def run(n: int) -> None:
-        for _ in range(n):
-            holder[0], _ = epoch(hyper, holder[0], jnp.int32(0), train)
-        jax.block_until_ready(holder[0])
-
-    info = {"devices": len(mesh.devices.ravel()), "steps": steps}
-    losses, profile = check_losses(config, mesh), functools.partial(trace, run)
-    return Task(run, len(labels), num_params, losses, compile_seconds, info=info, profile=profile)
+    details: dict[str, Any] = {"num_params": count(state.params), "compile_seconds": compile_seconds}
+    details |= {"losses": check_losses(config, mesh), "info": {"devices": mesh.size, "steps": steps}}
+    return training_task(lambda state: epoch(hyper, state, jnp.int32(0), train), state, [()], len(labels), **details)
 
 
-def lane_numbers(trainer: Trainer, config: TrainConfig, num_lanes: int = 1) -> Hyperparameters:
-    """The same numbers for each lane, on the devices."""
-    return trainer.put_lanes(Hyperparameters(*([value] * num_lanes for value in Hyperparameters.of(config))))
+def lane_numbers(trainer: Trainer, numbers: Hyperparameters, num_lanes: int = 1) -> Hyperparameters:
+    """Return the same hyperparameters for each lane, on the devices."""
+    return trainer.put_lanes(Hyperparameters(*([value] * num_lanes for value in numbers)))
 
 
 def check_losses(config: TrainConfig, mesh: Any, width: int = 1) -> list[float]:
-    """Trains on the reference's batch and weights for two steps; returns each step's loss, the worst lane's.
+    """Train two steps on the reference's batch from its weights; return each step's loss, of the worst lane.
 
-    An epoch of one step is a whole batch in some order, and its mean loss does not depend on the order. Augmentation
-    stays in the program, with strengths of 0, for which it is the identity.
+    An epoch of one step is a whole batch in some order, and the mean loss does not depend on the order. Augmentation
+    stays in the program, with strengths of 0, with which it changes nothing.
     """
     batch, num_lanes = config.batch_size, mesh.shape[LANE_AXIS] * width
     trainer = Trainer(Program(config, batch), mesh, width)
     strengths = {f.name for f in dataclasses.fields(AugmentConfig)} & set(Hyperparameters._fields)
     numbers = Hyperparameters.of(config)._replace(**dict.fromkeys(strengths, 0.0))
-    hyper = trainer.put_lanes(Hyperparameters(*([value] * num_lanes for value in numbers)))
+    hyper = lane_numbers(trainer, numbers, num_lanes)
     params = weights.from_torch_state_dict(work.state_dict())["params"]
     state = trainer.fetch(trainer.create(hyper))._replace(
         params=jax.tree.map(lambda x: np.stack([x] * num_lanes), params)
@@ -88,8 +79,7 @@ def check_losses(config: TrainConfig, mesh: Any, width: int = 1) -> list[float]:
     for epoch in range(2):
         state, metrics = trainer.train(hyper, state, jnp.int32(epoch), split)
         metrics = trainer.fetch(metrics)
-        means = metrics.loss / metrics.count
-        losses.append(float(means[np.argmax(np.abs(means - np.median(means)))]))
+        losses.append(work.furthest_from_median(metrics.loss / metrics.count))
     return losses
 
 
@@ -104,10 +94,10 @@ def sweep(
     sequential: bool = False,
     images: int | None = None,
 ) -> Task:
-    """Lanes as ``python -m jax_s6.sweep`` trains them, states on the host between epochs and all; or one by one."""
+    """Train lanes as ``python -m jax_s6.sweep`` does, with states on the host between epochs; or one by one."""
     backend.use_cpu_devices()
     config = make_config(batch, precision, convolution)
-    digits = work.digits(images or work.images_a_lane(lanes, batch, jax.default_backend()))
+    digits = work.digits(images or work.images_per_lane(lanes, batch, jax.default_backend()))
     trainer = group_trainer(config, np.linspace(0.005, 0.015, 1 if sequential else lanes), digits, devices, width)
     trainer.create()
     positions = np.arange(len(trainer.group.lanes))
@@ -115,11 +105,11 @@ def sweep(
     trainer.train_epoch(positions, lambda count: None)
     first = time.perf_counter() - start
 
-    def run(n: int) -> None:
-        for _ in range(n * (lanes if sequential else 1)):
+    def train() -> None:
+        for _ in range(lanes if sequential else 1):
             trainer.train_epoch(positions, lambda count: None)
 
-    at = trainer.arrangement
+    run, at = repeated(train), trainer.arrangement
     info = {"devices": len(at.devices), "width": at.width, "first_epoch_seconds": first, "images": len(digits[1])}
     losses = check_losses(config, make_mesh(at.devices, at.lane_devices), at.width)
     num_params = count(trainer.state.params) // len(positions)  # pyright: ignore[reportOptionalMemberAccess]
@@ -130,7 +120,7 @@ def sweep(
 def group_trainer(
     config: TrainConfig, rates: Sequence[float] | np.ndarray, digits: Any, devices: int | None, width: int | None
 ) -> lanes.GroupTrainer:
-    """The sweep's own trainer of lanes that differ in their rates; it judges two images, since peers judge none."""
+    """Return the sweep's trainer of lanes with different learning rates. It evaluates two images; peers, none."""
     images, labels = digits
     plan = grid.make_plan(config, {"learning_rate": [float(rate) for rate in rates]})
     dataset = data.Dataset("digits", images, labels, images[:2], labels[:2], 10, "")

@@ -1,69 +1,72 @@
-"""Recipes that both our arms and PyTorch's train. Imports no framework."""
+"""What the arms share that train real epochs of a recipe, in jax_s6 and in PyTorch."""
 
 import dataclasses
-import math
+import functools
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from jax_s6.config import RECIPES, AugmentConfig, OptimizerConfig, TrainConfig
+from benchmarks.worker import Task
+from jax_s6 import data
+from jax_s6.config import RECIPES, AugmentConfig, DataConfig, OptimizerConfig, TrainConfig
 from jax_s6.settings import flatten, replace
 
+NUM_IMAGES = 60_000
 QUALITY = TrainConfig(num_epochs=1, optimizer=OptimizerConfig(learning_rate=0.1))
 STRENGTHS = ("rotation", "shift", "scale", "shear", "elastic")
-# Settings that PyTorch's arm has; a recipe that changes another one is not what it could train.
+# The settings that the arm in PyTorch has. It cannot train a recipe that changes another one.
 IN_TORCH = {
-    *("recipe", "seed", "num_epochs", "batch_size", "label_smoothing", "optimizer", "learning_rate", "momentum"),
-    *("nesterov", "weight_decay", "schedule", "warmup_fraction", "initial_fraction", "final_fraction", "convolution"),
-    *("precision", "rotation", "shift", "scale", "shear", "elastic", "anneal_fraction"),
-    *("dropout_conv1", "dropout_conv2", "dropout_conv3"),
+    *("recipe", "seed", "num_epochs", "batch_size", "learning_rate", "momentum", "nesterov", "schedule"),
+    *("warmup_fraction", "initial_fraction", "final_fraction", "decay_rate", "decay_epochs", "precision"),
+    *("dropout_conv1", "dropout_conv2", "dropout_conv3", *STRENGTHS, "anneal_fraction"),
 }
 
 
 def named(name: str, precision: str = "float32") -> TrainConfig:
-    """Returns recipe ``best`` as it is now, or ``quality``."""
+    """Return recipe ``best`` as it is now, or ``quality``."""
     return replace({"best": RECIPES["best"], "quality": QUALITY}[name], {"precision": precision})
 
 
-def require_torch_can(config: TrainConfig) -> None:
-    """Checks that PyTorch's arm has all that a recipe asks for.
+@functools.cache
+def first_images(number: int) -> data.Dataset:
+    """Return MNIST with only the first of the training images."""
+    dataset = data.load(DataConfig(data_dir=data.EMBEDDED))
+    images, labels = dataset.train_images[:number], dataset.train_labels[:number]
+    return dataclasses.replace(dataset, train_images=images, train_labels=labels)
+
+
+def task_per_seed(sample: Callable[[int], dict[str, Any]], images: int, num_params: int) -> Task:
+    """Return a task whose round k is ``sample(k)``, the results of the run with seed k."""
+    seeds = itertools.count()
+    return Task(lambda n: sample(next(seeds)), images, num_params, repeatable=False)
+
+
+def reached(history: Sequence[Mapping[str, Any]], percent: float) -> dict[str, Any]:
+    """Return the seconds until the end of the first epoch that reached an accuracy.
 
     Raises:
-        ValueError: It does not.
+        ValueError: No epoch did.
     """
+    seconds = 0.0
+    for row in history:
+        seconds += row["seconds"]
+        if row["test_accuracy"] >= percent / 100:
+            return {"seconds": seconds, "text": f"at epoch {row['epoch']} of {len(history)}"}
+    best = max(row["test_accuracy"] for row in history)
+    raise ValueError(f"no epoch reached {percent} %: the best of {len(history)} had {best:.2%} after {seconds:.0f} s")
+
+
+def require_torch_can(config: TrainConfig) -> None:
+    """Raise ValueError if a recipe changes a setting that the arm in PyTorch does not have."""
     usual = flatten(TrainConfig())
     for name, value in flatten(config).items():
         if name not in IN_TORCH and value != usual[name]:
-            raise ValueError(f"the recipe has {name} {value}, which PyTorch's arm has not")
-    if config.optimizer.optimizer not in ("sgd", "adamw"):
-        raise ValueError(f"the recipe's optimizer is {config.optimizer.optimizer}, which PyTorch does not have")
+            raise ValueError(f"the recipe sets {name} to {value}, which the arm in PyTorch does not have")
 
 
 def annealed(strengths: AugmentConfig, progress: float) -> AugmentConfig:
-    """The strengths at a point of the run, as ``jax_s6.augment.annealed`` has them."""
+    """Return the strengths at a point of the run, 0 to 1, as ``jax_s6.training.augmentation`` anneals them."""
     if not strengths.anneal_fraction:
         return strengths
     factor = min(1.0, (1 - progress) / strengths.anneal_fraction)
     return dataclasses.replace(strengths, **{name: factor * getattr(strengths, name) for name in STRENGTHS})
-
-
-def relative_rate(optimizer: OptimizerConfig, progress: float) -> float:
-    """The learning rate over its peak, as ``jax_s6.optim.relative_rate`` has it, for schedules that PyTorch's arm has.
-
-    Raises:
-        ValueError: It has not got this one.
-    """
-
-    def cosine(start: float, end: float, fraction: float) -> float:
-        return end + (start - end) * 0.5 * (1 + math.cos(math.pi * min(max(fraction, 0), 1)))
-
-    first, last, warmup = optimizer.initial_fraction, optimizer.final_fraction, optimizer.warmup_fraction
-    if optimizer.schedule == "constant":
-        return 1.0
-    if optimizer.schedule == "cosine":
-        return cosine(1, last, progress)
-    if optimizer.schedule == "linear":
-        return 1 + (last - 1) * progress
-    if optimizer.schedule in ("one_cycle", "warmup_cosine"):
-        if progress >= warmup:
-            return cosine(1, last, (progress - warmup) / (1 - warmup))
-        rise = progress / warmup
-        return cosine(first, 1, rise) if optimizer.schedule == "one_cycle" else first + (1 - first) * rise
-    raise ValueError(f"PyTorch's arm has no schedule {optimizer.schedule}")

@@ -1,4 +1,4 @@
-"""The machine's peaks in JAX and NumPy, and our training step in FLOPs and bytes, with its operations' times."""
+"""The highest speeds of the machine in JAX and NumPy, and jax_s6's training step in FLOPs and bytes."""
 
 import collections
 import glob
@@ -17,26 +17,27 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from benchmarks.arms import ours
-from benchmarks.arms.jax_tools import compile_timed
-from benchmarks.worker import Task
+from benchmarks.arms.jax_tools import compile_timed, trace
+from benchmarks.worker import Task, repeated
 from jax_s6 import backend
 
-# Each convolution's input and output sizes (square) and input channels; it has 16 output channels and 3x3 taps.
+# Of each convolution: height and width of input and output, and input channels. All have 16 output channels and 3x3
+# kernels.
 LAYERS = ((28, 28, 1), (28, 14, 16), (7, 7, 16), (7, 4, 16), (2, 2, 16), (2, 1, 16))
-# What max-pooling reads and writes, an image: 14x14 to 7x7 and 4x4 to 2x2, 16 channels.
+# Height and width of each max-pooling's input and output, which have 16 channels.
 POOLS = ((14, 7), (4, 2))
 SIZE = 2048
 TOP = 20
 
 
 def flops_per_image() -> int:
-    """FLOPs of the convolutions forward, and of their gradients to the input and to the kernel."""
+    """Count the FLOPs of the convolutions, and of their gradients with respect to input and kernel."""
     forward = [2 * 9 * channels * 16 * size**2 for _, size, channels in LAYERS]
-    return 3 * sum(forward) - forward[0]  # nobody needs the gradient to the images
+    return 3 * sum(forward) - forward[0]  # the gradient with respect to the images is not needed
 
 
 def bytes_per_image() -> int:
-    """The least bytes of a step: convolutions and batch normalisations read and write, forward and backward."""
+    """Count the bytes that convolutions, batch normalisations and pooling must read and write in a training step."""
     inputs = [size**2 * channels for size, _, channels in LAYERS]
     outputs = [size**2 * 16 for _, size, _ in LAYERS]
     convolutions = sum(inputs) + sum(outputs)
@@ -46,7 +47,7 @@ def bytes_per_image() -> int:
 
 
 def products(*, batch: int, precision: str) -> Task:
-    """A large matrix product a device, all at once."""
+    """Multiply large matrices, one product per device at the same time."""
     backend.use_cpu_devices()
     devices = jax.devices()
     dtype = jnp.bfloat16 if precision == "bf16" else jnp.float32
@@ -67,21 +68,20 @@ def products(*, batch: int, precision: str) -> Task:
 
 
 def copy(*, batch: int) -> Task:
-    """A thread a core copies its part of an array that no cache holds."""
+    """Copy an array that fits in no cache, with one thread per core."""
     threads = backend.cores()
     source = np.ones((threads, 32 << 20), np.float32)
     target = np.zeros_like(source)
     pool = ThreadPoolExecutor(threads)
 
-    def run(n: int) -> None:
-        for _ in range(n):
-            list(pool.map(lambda i: np.copyto(target[i], source[i]), range(threads)))
+    def once() -> None:
+        list(pool.map(lambda i: np.copyto(target[i], source[i]), range(threads)))
 
-    return Task(run, 2 * source.nbytes / 1e9)
+    return Task(repeated(once), 2 * source.nbytes / 1e9)
 
 
 def exchange(*, batch: int) -> Task:
-    """A thread a core writes 4 MB, and when all have, reads what its neighbour wrote."""
+    """Write 4 MB with one thread per core, and when all have finished, read what another thread wrote."""
     threads = backend.cores()
     arrays = np.ones((threads, 1 << 20), np.float32)
     pool, barrier = ThreadPoolExecutor(threads), threading.Barrier(threads)
@@ -104,30 +104,29 @@ def exchange(*, batch: int) -> Task:
 
 
 def step(*, batch: int, precision: str = "float32", count: str = "flops", devices: int | None = None) -> Task:
-    """Our training step, its rate counted in FLOPs or bytes."""
+    """Run jax_s6's training step, whose speed is counted in FLOPs or bytes."""
     task = ours.train_step(batch=batch, precision=precision, devices=devices)
     task.work *= (flops_per_image() if count == "flops" else bytes_per_image()) / 1e9
     if count == "flops":
         task.run(1)
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
-            with jax.profiler.trace(folder):
-                task.run(1)
-            seconds = time.perf_counter() - start
+            trace(task.run, folder)
+            task.info["traced_seconds"] = time.perf_counter() - start
             task.info["operations"] = operations(folder)
-        task.info["traced_seconds"] = seconds
         task.info["text"] = describe(task.info["operations"])
     return task
 
 
 def operations(folder: str) -> list[dict[str, Any]]:
-    """Sums a trace's time by XLA operation.
+    """Sum the time in a trace by XLA operation.
 
     Args:
-        folder: What ``jax.profiler.trace`` wrote.
+        folder: The folder that ``jax.profiler.trace`` wrote.
 
     Returns:
-        ``name, seconds, count, share`` of the ``TOP`` longest, then the others together; seconds are over all threads.
+        ``name, seconds, count, share`` of the ``TOP`` longest operations, then of all others together. Seconds are
+        summed over all threads.
     """
     [path] = glob.glob(os.path.join(folder, "**", "*.xplane.pb"), recursive=True)
     seconds: dict[str, float] = collections.defaultdict(float)
@@ -142,21 +141,18 @@ def operations(folder: str) -> list[dict[str, Any]]:
     total = sum(seconds.values()) or math.nan
     order = sorted(seconds, key=lambda name: -seconds[name])
     rows = [{"name": name, "seconds": seconds[name], "count": counts[name]} for name in order[:TOP]]
-    rest = order[TOP:]
-    if rest:
-        others = {"name": f"{len(rest)} others", "seconds": sum(seconds[n] for n in rest)}
-        rows.append({**others, "count": sum(counts[n] for n in rest)})
+    if rest := order[TOP:]:
+        both = {"seconds": sum(seconds[n] for n in rest), "count": sum(counts[n] for n in rest)}
+        rows.append({"name": f"{len(rest)} others", **both})
     return [{**row, "share": row["seconds"] / total} for row in rows]
 
 
 def is_control(name: str) -> bool:
-    """Whether an operation's time is that of the operations within it."""
+    """Return whether an operation's time is that of the operations inside it."""
     return name.partition(".")[0] in ("while", "call", "conditional")
 
 
 def describe(rows: list[dict[str, Any]]) -> str:
-    """Writes the operations as a table."""
-    lines = ["| operation | ms | times | share |", "|---|---|---|---|"]
-    for row in rows:
-        lines.append(f"| {row['name']} | {row['seconds'] * 1e3:.1f} | {row['count']} | {row['share']:.1%} |")
-    return "\n".join(lines)
+    """Write the operations as a Markdown table."""
+    lines = [f"| {r['name']} | {r['seconds'] * 1e3:.1f} | {r['count']} | {r['share']:.1%} |" for r in rows]
+    return "\n".join(["| operation | ms | runs | share of the time |", "|---|---|---|---|", *lines])

@@ -1,19 +1,15 @@
-"""Our lanes on so many devices, or in so many processes."""
+"""jax_s6's sweep on a number of devices, or in several processes."""
 
-import json
-import os
 import socket
-import subprocess
-import sys
-from typing import Any
 
-from benchmarks.worker import Task, end_with_parent
+from benchmarks.process import Worker, ask_all
+from benchmarks.worker import Task
 
 BATCH = 64
 
 
 def lanes_on(*, lanes: int, devices: int | None = None) -> Task:
-    """As ``sweep``'s arm; the bytes a lane's state takes are beside it."""
+    """Train lanes as the benchmark ``sweep`` does. The results include the size of a lane's state in bytes."""
     import jax
 
     from benchmarks.arms import ours
@@ -31,62 +27,29 @@ def lanes_on(*, lanes: int, devices: int | None = None) -> Task:
 
 
 def processes(*, lanes: int, count: int) -> Task:
-    """The lanes in several processes that meet on loopback, each with one device."""
+    """Train the lanes in several processes on this machine, each with one device. This process imports no JAX."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    settings = {"lanes": lanes, "count": count, "address": address}
-    members = []
-    for number in range(count):
-        command = [sys.executable, "-m", "benchmarks.arms.scaling", json.dumps({**settings, "number": number})]
-        members.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
-    ready = [json.loads(_line(member)) for member in members]
+    members = [Worker("benchmarks.arms.scaling:member", {}, own_group=False) for _ in range(count)]
+    for number, member in enumerate(members):
+        process = {"coordinator": address, "num_processes": count, "process_id": number}
+        member.send("prepare", arguments={"lanes": lanes, **process}, seconds=0.0)
+    ready = [member.receive() for member in members][0]
 
     def run(n: int) -> None:
-        for member in members:
-            assert member.stdin is not None
-            member.stdin.write(f"{n}\n")
-            member.stdin.flush()
-        for member in members:
-            _line(member)
+        ask_all(members, "sample", repeats=n)
 
-    return Task(run, ready[0]["work"], ready[0]["num_params"], ready[0]["losses"], ready[0]["compile_seconds"])
+    return Task(run, ready["work"], ready["num_params"], ready["losses"], ready["compile_seconds"])
 
 
-def _line(member: Any) -> str:
-    line = member.stdout.readline()
-    if not line:
-        raise RuntimeError(f"a process ended with status {member.wait()}")
-    return line
-
-
-def _serve(settings: dict[str, Any]) -> None:
-    """One of the processes."""
-    end_with_parent()
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
+def member(*, lanes: int, **process: str | int) -> Task:
+    """Be one of the processes: join the others, and train this process's share of the lanes."""
     import jax
 
-    jax.config.update("jax_num_cpu_devices", 1)
-    from jax_s6.runs import processes as distributed
-
-    distributed.initialize(
-        distributed.DistributedConfig(
-            distributed=True,
-            coordinator=settings["address"],
-            num_processes=settings["count"],
-            process_id=settings["number"],
-        )
-    )
     from benchmarks.arms import ours
+    from jax_s6.runs.processes import DistributedConfig, initialize
 
-    task = ours.sweep(lanes=settings["lanes"])
-    ready = {"work": task.work, "num_params": task.num_params, "losses": task.losses}
-    print(json.dumps({**ready, "compile_seconds": task.compile_seconds}), file=answers, flush=True)
-    for line in sys.stdin:
-        task.run(int(line))
-        print("{}", file=answers, flush=True)
-
-
-if __name__ == "__main__":
-    _serve(json.loads(sys.argv[1]))
+    jax.config.update("jax_num_cpu_devices", 1)
+    initialize(DistributedConfig(distributed=True, **process))  # pyright: ignore[reportArgumentType]
+    return ours.sweep(lanes=lanes)

@@ -1,14 +1,17 @@
-"""Starts of ``start_up``: processes that do what a training command does up to its first step, and say where time went.
+"""The start of a training, in a new process each time, and how long each of its parts takes.
 
-Ours is ``python -m jax_s6.train`` up to the compiled epoch; PyTorch's loads the same arrays and takes one step.
+jax_s6 starts as ``python -m jax_s6.train`` does, up to the compiled epoch. PyTorch loads the same arrays and takes one
+step.
 """
 
+import itertools
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +19,14 @@ from benchmarks.worker import Task
 
 
 def ours(*, recipe: str, cold: bool) -> Task:
-    """Starts with or without compiled programs in the cache; the decoded data is there."""
+    """Start jax_s6 with the decoded data in the cache, and with compiled programs there unless ``cold``."""
+    from jax_s6 import backend, data
     from jax_s6.config import DataConfig
-    from jax_s6.data import cache as data_cache
-    from jax_s6.data import dataset as data
 
     data.load(DataConfig())
     folder = tempfile.mkdtemp()
-    for path in data_cache.cache_folder().glob("*.npz"):
+    cache = backend.cache_folder()
+    for path in cache.glob("*.npz") if cache else ():
         os.symlink(path, Path(folder) / path.name)
     if not cold:
         start(["ours", recipe], {"JAX_S6_CACHE": folder})
@@ -37,7 +40,7 @@ def ours(*, recipe: str, cold: bool) -> Task:
 
 
 def torch(*, recipe: str, mode: str) -> Task:
-    """Starts PyTorch; compiled code is made anew."""
+    """Start PyTorch with an empty cache of compiled code."""
 
     def run(n: int) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
@@ -47,7 +50,7 @@ def torch(*, recipe: str, mode: str) -> Task:
 
 
 def start(arguments: list[str], environment: dict[str, str]) -> dict[str, Any]:
-    """Starts once; returns the seconds from the command to the first step, and a text with those of their parts."""
+    """Start once. Return the seconds from the command to the first step, and a text with the seconds of each part."""
     begin = time.monotonic()
     command = [sys.executable, "-m", "benchmarks.arms.start_up", *arguments]
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)
@@ -59,58 +62,43 @@ def start(arguments: list[str], environment: dict[str, str]) -> dict[str, Any]:
     return {"seconds": sum(parts.values()), "text": text}
 
 
-class Laps:
-    """Seconds by part, since a moment of the machine's monotonic clock."""
-
-    def __init__(self) -> None:
-        self.parts: dict[str, float] = {}
-        self.begin = time.monotonic()
-
-    def done(self, name: str) -> None:
-        """Ends a part."""
-        self.parts[name] = time.monotonic() - self.begin - sum(self.parts.values())
-
-
-def start_ours(recipe: str) -> Laps:
-    """Does in this process what ``python -m jax_s6.train`` does."""
-    laps = Laps()
-    from jax_s6 import backend
-    from jax_s6.data import cache as data_cache
-    from jax_s6.data import dataset as data
+def start_ours(recipe: str) -> Iterator[str]:
+    """Do what ``python -m jax_s6.train`` does, and yield the name of each part when it is done."""
+    from jax_s6 import backend, data
     from jax_s6.train import command as train
 
-    laps.done("imports")
+    yield "imports"
     command = train.parse_command(["--recipe", recipe])
     backend.use_cpu_devices()
-    backend.use_compilation_cache(data_cache.cache_folder())
-    laps.done("command line")
+    backend.use_compilation_cache(backend.cache_folder())
+    yield "command line"
     dataset = data.load(command.run.data)
-    laps.done("data")
+    yield "data"
     prepared = train.prepare(command.run, dataset)
-    laps.done("data to the devices")
+    yield "data to the devices"
     train.compile_run(command.run, prepared)
-    laps.done("initial state, tracing and compilation")
-    return laps
+    yield "initial state, tracing and compilation"
 
 
-def start_torch(mode: str) -> Laps:
-    """Imports PyTorch, reads the data, and takes a step of batch 64."""
-    laps = Laps()
+def start_torch(mode: str) -> Iterator[str]:
+    """Import PyTorch, read the data, and take a step of batch size 64; yield the name of each part when it is done."""
     import torch  # noqa: F401
 
-    from benchmarks.arms import torch_step as torch_arms
+    from benchmarks.arms.pytorch.step import Trainer, make_batches
 
-    laps.done("imports")
-    batches = torch_arms.make_batches(64, 1, "channels_last")
-    laps.done("data")
-    trainer = torch_arms.Trainer(mode, "channels_last", "float32")
-    laps.done("network and optimizer")
+    yield "imports"
+    batches = make_batches(64, 1, "channels_last")
+    yield "data"
+    trainer = Trainer(mode, "channels_last", "float32")
+    yield "network and optimizer"
     trainer.step(*batches[0])
-    laps.done("first step" if mode == "eager" else "compilation and first step")
-    return laps
+    yield "first step" if mode == "eager" else "compilation and first step"
 
 
 if __name__ == "__main__":
-    starts = {"ours": start_ours, "torch": start_torch}
-    laps = starts[sys.argv[1]](sys.argv[2])
-    print(json.dumps([laps.begin, laps.parts]))
+    times, names = [time.monotonic()], []  # this clock is the same in all processes
+    for name in {"ours": start_ours, "torch": start_torch}[sys.argv[1]](sys.argv[2]):
+        times.append(time.monotonic())
+        names.append(name)
+    seconds = [after - before for before, after in itertools.pairwise(times)]
+    print(json.dumps([times[0], dict(zip(names, seconds, strict=True))]))

@@ -1,50 +1,32 @@
-"""How long does a whole epoch of 60,000 images take, their input and augmentation included?"""
+"""How long does a whole epoch of 60,000 images take, with input and augmentation?"""
 
-from benchmarks.harness import Arm, Question
+from benchmarks.definitions import Benchmark, ours, peer
 
-TORCH = {"torch": "torch"}
-
-QUESTION = Question(
+PYTORCH = "pytorch.recipe:epoch"
+LOADER = "PyTorch DataLoader, affine warp image by image, 2 workers"
+BENCHMARK = Benchmark(
     name="epoch",
-    title="A whole epoch of training, images augmented as recipe best has it",
+    title="Time of a whole training epoch, with the images augmented as in recipe best",
     arms=(
-        Arm("ours float32", "benchmarks.arms.recipe_ours:epoch", quick=True),
-        Arm("ours bf16", "benchmarks.arms.recipe_ours:epoch", {"precision": "bf16"}, precision="bf16"),
-        Arm("ours float32, no augmentation", "benchmarks.arms.recipe_ours:epoch", {"augmented": False}),
-        Arm(
-            "PyTorch, images in memory, batched affine_grid",
-            "benchmarks.arms.recipe_torch:epoch",
-            {"source": "memory"},
-            TORCH,
-            peer=True,
-            quick=True,
-        ),
-        Arm(
-            "PyTorch DataLoader, affine warp image by image, 2 workers",
-            "benchmarks.arms.recipe_torch:epoch",
-            {"source": "loader"},
-            TORCH,
-            peer=True,
-        ),
-        Arm(
-            "PyTorch, the notebook's loop, no augmentation",
-            "benchmarks.arms.recipe_torch:epoch",
-            {"source": "notebook"},
-            TORCH,
-            peer=True,
-        ),
+        ours("ours float32", "recipe_ours:epoch", quick=True),
+        ours("ours bf16", "recipe_ours:epoch", precision="bf16"),
+        ours("ours float32, no augmentation", "recipe_ours:epoch", augmented=False),
+        peer("PyTorch, images in memory, batched affine_grid", PYTORCH, "torch", quick=True, source="memory"),
+        peer(LOADER, PYTORCH, "torch", source="loader"),
+        peer("PyTorch, the notebook's loop, no augmentation", PYTORCH, "torch", source="notebook"),
     ),
     axis="images",
     cases=(60_000,),
     quick_cases=(6_000,),
-    unit="s",
+    unit="seconds per epoch",
     value="seconds",
     higher_is_better=False,
     rounds=3,
     quick_rounds=1,
     check=None,
     note=(
-        "The batch is recipe best's; the notebook's loop has its own of 128, PyTorch's defaults, and an .item() a step."
-        " The DataLoader warps with Pillow, as torchvision's RandomAffine does, without the elastic part."
+        "The batch size is that of recipe best, 128. The notebook's loop is the one of the original assignment, with"
+        " PyTorch's defaults and an .item() per step; its batch size is 128, too. The DataLoader warps with Pillow, as"
+        " torchvision's RandomAffine does, without the elastic part."
     ),
 )

@@ -1,53 +1,31 @@
-"""How quickly does the trained network judge one image, and how many a second?"""
+"""How fast does the trained network classify one image, and how many per second?"""
 
-from benchmarks.harness import Arm, Question
+import itertools
+from typing import Any
 
-TORCH = {"torch": "torch"}
-ONNX = {"onnx": "onnx", "onnxruntime": "onnxruntime"}
+from benchmarks.definitions import Arm, Benchmark, ours, peer
 
-QUESTION = Question(
+
+def pytorch(precision: str, mode: str, part: int | None = None) -> Arm:
+    name = f"PyTorch {mode} {precision}" + (f", {part} at once" if part else "")
+    quick, cases = (mode, precision) == ("eager", "float32"), (1024,) if part else None
+    settings: dict[str, Any] = {"mode": mode, "precision": precision} | ({"part": part} if part else {})
+    return peer(name, "pytorch.predict:predict", "torch", quick=quick, cases=cases, **settings)
+
+
+PRECISIONS = ("float32", "bf16")
+ONNX = ("onnx:predict", "onnx", "onnxruntime")
+BENCHMARK = Benchmark(
     name="predict",
-    title="Logits of uint8 images, running statistics",
+    title="Prediction speed, from uint8 images to logits",
     arms=(
-        Arm("ours float32", "benchmarks.arms.predict_ours:ours", quick=True),
-        Arm("ours bf16", "benchmarks.arms.predict_ours:ours", {"precision": "bf16"}, precision="bf16"),
-        Arm("ours, xla convolution", "benchmarks.arms.predict_ours:ours", {"convolution": "xla"}),
-        *(
-            Arm(
-                f"PyTorch {mode} {precision}",
-                "benchmarks.arms.predict_torch:predict",
-                {"mode": mode, "precision": precision},
-                TORCH,
-                peer=True,
-                precision=precision,
-                quick=(mode, precision) == ("eager", "float32"),
-            )
-            for precision in ("float32", "bf16")
-            for mode in ("eager", "compiled")
-        ),
-        *(
-            Arm(
-                f"PyTorch eager {precision}, 64 at once",
-                "benchmarks.arms.predict_torch:predict",
-                {"mode": "eager", "precision": precision, "part": 64},
-                TORCH,
-                peer=True,
-                precision=precision,
-                cases=(1024,),
-                quick=precision == "float32",
-            )
-            for precision in ("float32", "bf16")
-        ),
-        Arm(
-            "ONNX Runtime, 64 at once",
-            "benchmarks.arms.onnx:predict",
-            {"part": 64},
-            ONNX,
-            peer=True,
-            cases=(1024,),
-            quick=True,
-        ),
-        Arm("ONNX Runtime", "benchmarks.arms.onnx:predict", requires=ONNX, peer=True, quick=True),
+        ours("ours float32", "predict_ours:ours", quick=True),
+        ours("ours bf16", "predict_ours:ours", precision="bf16"),
+        ours("ours, xla convolution", "predict_ours:ours", convolution="xla"),
+        *itertools.starmap(pytorch, itertools.product(PRECISIONS, ("eager", "compiled"))),
+        *itertools.starmap(pytorch, itertools.product(PRECISIONS, ("eager",), (64,))),
+        peer("ONNX Runtime, 64 at once", *ONNX, cases=(1024,), quick=True, part=64),
+        peer("ONNX Runtime", *ONNX, quick=True),
     ),
     axis="batch",
     cases=(1, 1024),
@@ -55,7 +33,7 @@ QUESTION = Question(
     quick_rounds=2,
     check="predict",
     note=(
-        "The seconds of one image's prediction are one over the images/s at batch 1. Ours cut a batch in parts of 64,"
-        " and share them among the devices."
+        "At batch size 1, the seconds per image are one over the images per second. Our arms split a batch into parts"
+        " of 64 images and share them among the devices."
     ),
 )

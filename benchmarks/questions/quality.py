@@ -1,20 +1,23 @@
-"""Is the result the same? Six learning rates, ours against PyTorch's: speed that changes results is no speed."""
+"""Is the result the same? Accuracies of six learning rates, ours and PyTorch's: speed must not change results."""
 
-from benchmarks.harness import Arm, Question
+from benchmarks.definitions import Benchmark, ours, peer
 
-QUESTION = Question(
+BENCHMARK = Benchmark(
     name="quality",
-    title="Test accuracy after one epoch of SGD with momentum, batch 64, means over seeds 0 to 2",
+    title="Test accuracy after one epoch of SGD with momentum, batch size 64, seeds 0 to 2",
     arms=(
-        Arm("ours float32", "benchmarks.arms.recipe_ours:quality"),
-        Arm("ours bf16", "benchmarks.arms.recipe_ours:quality", {"precision": "bf16"}, precision="bf16"),
-        Arm("PyTorch eager", "benchmarks.arms.recipe_torch:quality", {}, {"torch": "torch"}, peer=True),
+        ours("ours float32", "recipe_ours:quality"),
+        ours("ours bf16", "recipe_ours:quality", precision="bf16"),
+        peer("PyTorch eager", "pytorch.recipe:quality", "torch"),
     ),
     axis="learning_rate",
     cases=(0.1, 0.2, 0.5, 0.8, 1.0, 2.0),
-    unit="%",
+    unit="test accuracy, %",
     value="percent",
     rounds=3,
     check=None,
-    note="A round is a seed. Initial weights and order are each framework's own, drawn from the same distributions.",
+    note=(
+        "Each round is one seed. Each framework draws its own initial weights and order of the images, from the same"
+        " distributions."
+    ),
 )

@@ -1,23 +1,24 @@
-"""What do more devices, more processes and more lanes bring, and what does a lane cost?"""
+"""How does the speed grow with devices, processes and lanes, and what does a lane cost?"""
 
-from benchmarks.harness import Arm, Question
+from benchmarks.definitions import Benchmark, ours
 
-QUESTION = Question(
+BENCHMARK = Benchmark(
     name="scaling",
-    title="Lanes over devices and processes, batches over devices, up to a thousand lanes",
+    title="Training speed of up to a thousand networks, on several devices and in several processes",
     arms=(
-        Arm("1 device", "benchmarks.arms.scaling:lanes_on", {"devices": 1}, cases=(1, 2, 8)),
-        Arm("all devices, a lane each", "benchmarks.arms.scaling:lanes_on"),
-        Arm("2 processes of 1 device", "benchmarks.arms.scaling:processes", {"count": 2}, cases=(2, 8)),
+        ours("1 device", "scaling:lanes_on", cases=(1, 2, 8), devices=1),
+        ours("all devices, one lane each", "scaling:lanes_on"),
+        ours("2 processes of 1 device", "scaling:processes", cases=(2, 8), count=2),
     ),
     axis="lanes",
     cases=(1, 2, 8, 100, 1000),
-    unit="model-images/s",
+    unit="images/s, all networks together",
     rounds=2,
     memory=True,
     note=(
-        "With one lane, all devices share its batches (the batch axis); with more, each has lanes of its own (the lane"
-        " axis). Compile time and peak memory are those of the process; memory is its highest so far, in rising order"
-        " of lanes, and of the two processes that of their parent. From 100 lanes on an epoch is 4 steps of batch 64."
+        "A lane is one network of a sweep. One lane's batches are split over all devices (mesh axis batch); of several"
+        " lanes, each device trains its own (mesh axis lane). Compile time and memory are those of the process. The"
+        " memory is its peak so far, with the number of lanes rising; for the two processes it is that of the process"
+        " that started them. From 100 lanes on, an epoch is 4 steps of batch size 64."
     ),
 )

@@ -1,28 +1,22 @@
-"""How long from the command to the first training step?"""
+"""How long does it take from the command to the first training step?"""
 
-from benchmarks.harness import Arm, Question
+from benchmarks.definitions import Benchmark, ours, peer
 
-QUESTION = Question(
+BENCHMARK = Benchmark(
     name="start_up",
-    title="From starting Python to the first training step, decoded data in the cache",
+    title="Time from starting Python to the first training step, with decoded data in the cache",
     arms=(
-        Arm("ours, programs compiled", "benchmarks.arms.start_up:ours", {"cold": True}),
-        Arm("ours, programs in the cache", "benchmarks.arms.start_up:ours", {"cold": False}),
-        Arm("PyTorch eager", "benchmarks.arms.start_up:torch", {"mode": "eager"}, {"torch": "torch"}, True),
-        Arm(
-            "PyTorch compiled, empty cache",
-            "benchmarks.arms.start_up:torch",
-            {"mode": "compiled"},
-            {"torch": "torch"},
-            True,
-        ),
+        ours("ours, programs compiled", "start_up:ours", cold=True),
+        ours("ours, programs in the cache", "start_up:ours", cold=False),
+        peer("PyTorch eager", "start_up:torch", "torch", mode="eager"),
+        peer("PyTorch compiled, empty cache", "start_up:torch", "torch", mode="compiled"),
     ),
     axis="recipe",
     cases=("best",),
-    unit="s",
+    unit="seconds",
     value="seconds",
     higher_is_better=False,
     rounds=3,
     check=None,
-    note="Each start is a new process; the parts, in seconds, are those of the last one.",
+    note="Each start is a new process. The seconds of each part are those of the last start.",
 )

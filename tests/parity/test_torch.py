@@ -13,7 +13,7 @@ from jax_s6.training import step as steps
 from jax_s6.training.state import Program
 
 torch = pytest.importorskip("torch")
-from tests.parity.reference import Net  # noqa: E402
+from benchmarks.arms.pytorch.network import Net  # noqa: E402
 
 pytestmark = pytest.mark.torch
 torch.set_num_threads(1)  # small batches, and the test run has a worker a core
@@ -28,8 +28,8 @@ def relative_error(got, want) -> float:
 @pytest.fixture(scope="module")
 def batches():
     """21 batches of real digits: uint8 [batch, 28, 28, 1], int32 [batch]."""
+    from jax_s6 import data
     from jax_s6.config import DataConfig
-    from jax_s6.data import dataset as data
 
     dataset = data.load(DataConfig(data_dir=data.EMBEDDED))
     return [
