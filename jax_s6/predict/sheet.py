@@ -33,7 +33,8 @@ def draw_sheet(path: Path, shown: Sequence[Prediction], count: int, source: str)
     figure = Figure(figsize=(max(4.0, 1.3 * columns), 0.6 + 1.6 * rows), layout="constrained", dpi=120)
     part_of = f" (the first {len(shown):,} of {count:,} pictures)" if len(shown) < count else ""
     red = f"; red: probability below {SURE:.0%}" if any(each.best[2] < SURE for each in shown) else ""
-    figure.suptitle(f"What the network saw, and its predictions{part_of}{red}\n{'/'.join(Path(source).parts[-2:])}", fontsize=9)
+    title = f"What the network saw, and its predictions{part_of}{red}"
+    figure.suptitle(f"{title}\n{'/'.join(Path(source).parts[-2:])}", fontsize=9)
     axes: Any = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
