@@ -103,7 +103,8 @@ function showModel(index) {
   fillTable("score", ["requirement", "this run", ""], network.score_card.map(([asked, got, met]) => [asked, got, verdict(met)]));
   showConfusion();
   const [wrong, all] = [network.num_mistakes, network.num_images].map((count) => count.toLocaleString("en"));
-  find("mistaken").textContent = `${wrong} of ${all} test images are predicted wrongly. These are the ${network.mistakes.length} with the most probable predictions: label → prediction, probability.`;
+  find("mistaken").textContent = `${wrong} of ${all} test images are predicted wrongly.`
+    + (network.mistakes.length ? ` These are the ${network.mistakes.length} with the most probable predictions: label → prediction, probability.` : "");
   find("mistakes").replaceChildren(...network.mistakes.map(({ image, label, prediction, probability }) => {
     const figure = make("figure");
     const picture = pixels(Array.from(bytesOf(image)), 28, (v) => [v, v, v]);
