@@ -7,7 +7,7 @@ The inputs are i1 and i2, the targets t1 and t2, in [0, 1]. The total error is E
 """
 
 import functools
-from typing import NamedTuple
+from collections import namedtuple
 
 import jax
 import jax.numpy as jnp
@@ -20,26 +20,12 @@ Pair = Float[Array, "2"]
 Weights = Float[Array, "8"]
 
 
-class Activations(NamedTuple):
-    """What the forward pass computes: the weighted sum of each unit, and its sigmoid ``a_``."""
-
-    h1: jax.Array
-    h2: jax.Array
-    a_h1: jax.Array
-    a_h2: jax.Array
-    o1: jax.Array
-    o2: jax.Array
-    a_o1: jax.Array
-    a_o2: jax.Array
+class Activations(namedtuple("Activations", "h1 h2 a_h1 a_h2 o1 o2 a_o1 a_o2")):
+    """What the forward pass computes: the weighted sum of each unit, and its sigmoid ``a_``. All are scalars."""
 
 
-class Deltas(NamedTuple):
+class Deltas(namedtuple("Deltas", "dE_do1 dE_do2 dE_dh1 dE_dh2")):
     """The derivative of E by the weighted sum of each unit. The backward pass hands it from layer to layer."""
-
-    dE_do1: jax.Array
-    dE_do2: jax.Array
-    dE_dh1: jax.Array
-    dE_dh2: jax.Array
 
 
 WEIGHT_NAMES = tuple(f"w{k}" for k in range(1, 9))
@@ -85,10 +71,7 @@ def deltas(weights: Weights, activations: Activations, targets: Pair) -> Deltas:
         dE/dh1 = (dE/do1 * w5 + dE/do2 * w7) * a_h1 (1 - a_h1)
         dE/dh2 = (dE/do1 * w6 + dE/do2 * w8) * a_h2 (1 - a_h2)
 
-    Args:
-        weights: The weights w1 to w8.
-        activations: What ``forward`` returned for these weights.
-        targets: The targets t1 and t2.
+    ``activations`` is what ``forward`` returned for the same weights.
     """
     _, _, _, _, w5, w6, w7, w8 = weights
     t1, t2 = targets
@@ -123,15 +106,8 @@ def descend(
 ) -> Float[Array, "rates iterations columns"]:
     """Minimize E by gradient descent, w - learning_rate * dE/dw, at all learning rates at once.
 
-    Args:
-        learning_rates: Step sizes, > 0.
-        weights: The weights at iteration 0.
-        inputs: The inputs i1 and i2.
-        targets: The targets t1 and t2.
-        num_iterations: Number of updates.
-
     Returns:
-        The numbers named by ``COLUMNS`` after 0, 1, ..., ``num_iterations`` updates.
+        The numbers that ``COLUMNS`` names, after 0, 1, ..., ``num_iterations`` updates of the weights.
     """
 
     def descend_at(learning_rate: jax.Array) -> jax.Array:
