@@ -1,13 +1,12 @@
 """The highest speeds of the machine in JAX and NumPy, and jax_s6's training step in FLOPs and bytes."""
 
 import collections
-import glob
 import math
-import os
 import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -128,28 +127,18 @@ def operations(folder: str) -> list[dict[str, Any]]:
         ``name, seconds, count, share`` of the ``TOP`` longest operations, then of all others together. Seconds are
         summed over all threads.
     """
-    [path] = glob.glob(os.path.join(folder, "**", "*.xplane.pb"), recursive=True)
-    seconds: dict[str, float] = collections.defaultdict(float)
-    counts: dict[str, int] = collections.Counter()
-    for plane in jax.profiler.ProfileData.from_file(path).planes:
-        for line in plane.lines:
-            for event in line.events:
-                stats = dict(event.stats)
-                if "hlo_op" in stats and not is_control(event.name):
-                    seconds[event.name] += event.duration_ns / 1e9
-                    counts[event.name] += 1
-    total = sum(seconds.values()) or math.nan
-    order = sorted(seconds, key=lambda name: -seconds[name])
-    rows = [{"name": name, "seconds": seconds[name], "count": counts[name]} for name in order[:TOP]]
-    if rest := order[TOP:]:
-        both = {"seconds": sum(seconds[n] for n in rest), "count": sum(counts[n] for n in rest)}
-        rows.append({"name": f"{len(rest)} others", **both})
-    return [{**row, "share": row["seconds"] / total} for row in rows]
-
-
-def is_control(name: str) -> bool:
-    """Return whether an operation's time is that of the operations inside it."""
-    return name.partition(".")[0] in ("while", "call", "conditional")
+    [path] = Path(folder).rglob("*.xplane.pb")
+    seconds: dict[str, list[float]] = collections.defaultdict(list)
+    for plane in jax.profiler.ProfileData.from_file(str(path)).planes:
+        for event in (event for line in plane.lines for event in line.events):
+            control = event.name.partition(".")[0] in ("while", "call", "conditional")  # contains other operations
+            if "hlo_op" in dict(event.stats) and not control:
+                seconds[event.name].append(event.duration_ns / 1e9)
+    order = sorted(seconds.items(), key=lambda item: -sum(item[1]))
+    groups, others = order[:TOP], [runs for _, runs in order[TOP:]]
+    groups += [(f"{len(others)} others", sum(others, []))] if others else []
+    total = sum(map(sum, seconds.values())) or math.nan
+    return [{"name": n, "seconds": sum(r), "count": len(r), "share": sum(r) / total} for n, r in groups]
 
 
 def describe(rows: list[dict[str, Any]]) -> str:

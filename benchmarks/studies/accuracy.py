@@ -47,16 +47,17 @@ def main() -> None:
     dataset = data.load(config.data)
     result = sweep(config, {"seed": range(options.seeds)}, dataset, listener=Lines())
     predictions = predict(config, result, dataset.test_images)
-    found = summarize(result)
+    by_epoch = np.array([row["test_accuracy"] for row in result.history]).reshape(len(result.rows), -1)
+    found = summarize(result, by_epoch)
     stem = "accuracy" if options.recipe == "best" else f"accuracy-{options.recipe}"
     write_json(options.out / f"{stem}.json", found)
     with replacing(options.out / f"{stem}.png") as part:
-        plot(part, result, predictions, dataset)
+        plot(part, by_epoch, predictions, dataset)
     print(json.dumps({name: found[name] for name in ("n", "mean", "sd", "seeds_at_goal", "test_accuracy")}))
 
 
-def summarize(result: SweepResult) -> dict[str, Any]:
-    """Return the accuracies of all seeds after the last epoch and after each epoch."""
+def summarize(result: SweepResult, by_epoch: np.ndarray) -> dict[str, Any]:
+    """Return the accuracies of all seeds after the last epoch, and after each epoch: ``by_epoch[seed, epoch]``."""
     accuracies = [row["test_accuracy"] for row in result.rows]
     return {
         "n": len(accuracies),
@@ -64,14 +65,9 @@ def summarize(result: SweepResult) -> dict[str, Any]:
         "sd": statistics.stdev(accuracies),
         "seeds_at_goal": sum(accuracy >= GOAL for accuracy in accuracies),
         "test_accuracy": accuracies,
-        "test_accuracy_by_epoch": by_epoch(result).tolist(),
+        "test_accuracy_by_epoch": by_epoch.tolist(),
         "summary": result.summary,
     }
-
-
-def by_epoch(result: SweepResult) -> np.ndarray:
-    """Return test accuracies ``[seeds, epochs]``."""
-    return np.array([row["test_accuracy"] for row in result.history]).reshape(len(result.rows), -1)
 
 
 def predict(config: TrainConfig, result: SweepResult, images: np.ndarray) -> np.ndarray:
@@ -83,7 +79,7 @@ def predict(config: TrainConfig, result: SweepResult, images: np.ndarray) -> np.
     return np.stack([np.concatenate([np.asarray(apply(lane, part)) for part in parts]) for lane in lanes])
 
 
-def plot(path: Path, result: SweepResult, predictions: np.ndarray, dataset: data.Dataset) -> None:
+def plot(path: Path, by_epoch: np.ndarray, predictions: np.ndarray, dataset: data.Dataset) -> None:
     """Draw the accuracy by epoch, the confusion matrix, and the images that most networks get wrong."""
     from matplotlib.figure import Figure
 
@@ -91,7 +87,7 @@ def plot(path: Path, result: SweepResult, predictions: np.ndarray, dataset: data
     halves: Any = figure.subfigures(2, 1, height_ratios=(1, 1.3))
     top, bottom = halves
     left, right = top.subplots(1, 2, width_ratios=(1.5, 1))
-    _plot_accuracies(left, 100 * by_epoch(result))
+    _plot_accuracies(left, 100 * by_epoch)
     _plot_confusion(right, predictions, dataset.test_labels)
     _plot_hardest(bottom, predictions, dataset)
     figure.savefig(path)

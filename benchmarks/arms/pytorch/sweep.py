@@ -86,6 +86,6 @@ def ensemble(*, lanes: int, threads: int, batch: int = 64) -> Task:
         for pair in batches:
             step(*pair)
 
-    losses = [work.furthest_from_median(step(*batches[0]).cpu().numpy()) for _ in range(2)]
+    losses = [work.furthest_from_median(step(*batches[0]).detach().cpu().numpy()) for _ in range(2)]
     num_params = sum(p[0].numel() for p in params.values())
     return Task(repeated(train, synchronise), lanes * len(batches) * batch, num_params, losses)
