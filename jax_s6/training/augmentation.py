@@ -1,9 +1,9 @@
-"""Random affine and elastic warps of images, on the device: (keys, images) -> images."""
+"""Random affine and elastic transformations of images, on the device. Their strengths are hyper-parameters."""
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Float32, Key, UInt8, UInt32
 
 from jax_s6.config import Hyperparameters
 
@@ -12,18 +12,22 @@ ELASTIC_SMOOTHNESS = 4.0
 """Standard deviation of the Gaussian that smooths an elastic displacement, in pixels (Simard et al., 2003)."""
 _NUM_WAVES = 6  # cosines along each axis; the others would hold less than 0.1 % of the displacement's variance
 
+Images = Float32[Array, "batch height width 1"]
 
-def augment(keys: chex.PRNGKey, images: jax.Array, strengths: Hyperparameters) -> jax.Array:
-    """Rotates, shears, scales, shifts and distorts each image at random, in one bilinear resampling.
+
+def augment(
+    keys: Key[Array, " batch"], images: UInt8[Array, "batch height width 1"], strengths: Hyperparameters
+) -> Images:
+    """Rotate, shear, scale, shift and distort each image at random, by one bilinear resampling.
 
     Args:
-        keys: ``[batch]``, one an image, so that an image's warp does not depend on the rest of the batch.
-        images: uint8 ``[batch, height, width, 1]``.
-        strengths: Of which those of ``STRENGTHS``, in the units of ``AugmentConfig``: each amount is uniform in
-            ``[-strength, strength]``, but ``elastic``, which is the root mean square of a displacement.
+        keys: One per image, so that an image's transformation does not depend on the rest of the batch.
+        images: The images.
+        strengths: Those named in ``STRENGTHS`` are used, in the units of ``AugmentConfig``. Each amount is drawn
+            uniformly from ``[-strength, strength]``. ``elastic`` is the root mean square of a displacement instead.
 
     Returns:
-        float32 ``[batch, height, width, 1]`` in ``[0, 255]``; what comes from outside an image is 0.
+        The transformed images, in ``[0, 255]``, with 0 where a pixel is read outside its image.
     """
     affine_keys, elastic_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
     amounts = jax.vmap(lambda key: jax.random.uniform(key, (5,), minval=-1.0, maxval=1.0))(affine_keys).T
@@ -31,7 +35,7 @@ def augment(keys: chex.PRNGKey, images: jax.Array, strengths: Hyperparameters) -
     shear = jnp.tan(jnp.deg2rad(strengths.shear) * amounts[1])
     zoom = 1 + strengths.scale * amounts[2]
     shift_x, shift_y = strengths.shift * amounts[3], strengths.shift * amounts[4]
-    # The inverse map, from an output pixel to where it is read: unshift, rotate back, unshear, unscale.
+    # The inverse map, from an output pixel to where it is read: undo shift, rotation, shear and scale.
     cos, sin = jnp.cos(angle) / zoom, jnp.sin(angle) / zoom
     matrix = ((cos, sin), (-sin - shear * cos, cos - shear * sin))
     _, height, width, _ = images.shape
@@ -39,24 +43,24 @@ def augment(keys: chex.PRNGKey, images: jax.Array, strengths: Hyperparameters) -
     return _resample(images, source)
 
 
-def elastic_noise(keys: chex.PRNGKey) -> jax.Array:
-    """Draws smooth displacements as the amounts of a few cosines; see ``elastic_waves``.
+def elastic_noise(keys: Key[Array, " batch"]) -> Float32[Array, "2 waves_squared batch"]:
+    """Draw smooth displacements as the amplitudes of a few cosines; see ``elastic_waves``.
 
-    White noise under a Gaussian (Simard, Steinkraus and Platt, Best Practices for Convolutional Neural Networks Applied
-    to Visual Document Analysis, 2003) has a spectrum that falls so fast that few cosines hold it.
+    White noise smoothed by a Gaussian (Simard, Steinkraus and Platt, Best Practices for Convolutional Neural Networks
+    Applied to Visual Document Analysis, 2003) has a spectrum that falls so fast that a few cosines are enough.
 
     Args:
-        keys: ``[batch]``, one an image.
+        keys: One per image.
 
     Returns:
-        float32 ``[2, waves * waves, batch]``: along y and along x, for displacements in pixels with mean square 1.
+        Amplitudes along y and along x, for displacements in pixels whose mean square is 1.
     """
     amounts = jax.vmap(lambda key: jax.random.normal(key, (2 * _NUM_WAVES**2,)), out_axes=-1)(keys)
     return amounts.reshape(2, _NUM_WAVES**2, -1)
 
 
-def elastic_waves(size: int) -> np.ndarray:
-    """Returns the cosines along an axis, float32 ``[size, waves]``, weighted by the Gaussian.
+def elastic_waves(size: int) -> Float32[np.ndarray, "{size} waves"]:
+    """Return the cosines along an axis of ``size`` pixels, weighted by the Gaussian.
 
     The squares of the weights add up to 1.
     """
@@ -66,15 +70,15 @@ def elastic_waves(size: int) -> np.ndarray:
     return (cosines * weights / np.sqrt((weights**2).sum())).astype(np.float32)
 
 
-def annealed(strengths: Hyperparameters, progress: jax.Array) -> Hyperparameters:
-    """Scales the strengths down towards the end of a run.
+def annealed(strengths: Hyperparameters, progress: Float[Array, ""]) -> Hyperparameters:
+    """Reduce the strengths of the augmentation towards the end of a run.
 
     Args:
-        strengths: Of which those of ``augment`` and ``anneal_fraction``.
-        progress: float32, steps taken over the steps of the whole run, in [0, 1].
+        strengths: Those named in ``STRENGTHS``, and ``anneal_fraction``, are used.
+        progress: The number of steps taken, as a fraction of the steps of the whole run.
 
     Returns:
-        The strengths times ``min(1, (1 - progress) / anneal_fraction)``; unchanged if that is 0.
+        The strengths times ``min(1, (1 - progress) / anneal_fraction)``; unchanged if that fraction is 0.
     """
     left = (1 - progress) / jnp.where(strengths.anneal_fraction > 0, strengths.anneal_fraction, 1.0)
     factor = jnp.where(strengths.anneal_fraction > 0, jnp.minimum(1.0, left), 1.0)
@@ -82,22 +86,17 @@ def annealed(strengths: Hyperparameters, progress: jax.Array) -> Hyperparameters
 
 
 def _source(
-    matrix: tuple[tuple[jax.Array, ...], ...], shift: tuple[jax.Array, ...], noise: jax.Array, height: int, width: int
-) -> jax.Array:
-    """Computes where every output pixel is read: ``matrix @ (pixel - centre - shift) + centre + displacement``.
+    matrix: tuple[tuple[Float32[Array, " batch"], ...], ...],
+    shift: tuple[Float32[Array, " batch"], ...],
+    noise: Float32[Array, "2 waves_squared batch"],
+    height: int,
+    width: int,
+) -> Float32[Array, "2 {height} {width} batch"]:
+    """Compute where every output pixel is read: ``matrix @ (pixel - centre - shift) + centre + displacement``.
 
-    All of it is linear in fixed functions of the pixel, so that it is one matrix product: XLA:CPU would compute
-    element-wise formulas once more for whatever reads them.
-
-    Args:
-        matrix: 2x2, of y and x, ``[batch]`` each.
-        shift: Along y and x, ``[batch]`` each.
-        noise: float32 ``[2, waves * waves, batch]``, of ``elastic_noise``.
-        height: Of the images, in pixels.
-        width: Of the images, in pixels.
-
-    Returns:
-        float32 ``[2, height, width, batch]``: y and x.
+    All of this is linear in fixed functions of the pixel, and so it is one matrix product. XLA:CPU would compute
+    element-wise formulas again for each operation that reads them. ``matrix``, ``shift`` and the result are of y and x;
+    ``noise`` comes from ``elastic_noise``.
     """
     centre = (height - 1) / 2, (width - 1) / 2
     y, x = np.meshgrid(np.arange(height) - centre[0], np.arange(width) - centre[1], indexing="ij")
@@ -111,14 +110,14 @@ def _source(
     return source.reshape(2, height, width, -1)
 
 
-def _resample(images: jax.Array, source: jax.Array) -> jax.Array:
-    """Reads every output pixel at its source, bilinearly; zero outside.
+def _resample(images: UInt8[Array, "batch height width 1"], source: Float32[Array, "2 height width batch"]) -> Images:
+    """Read every output pixel at its source by bilinear interpolation; pixels outside an image are 0.
 
-    The four neighbours of a pixel are packed into one 32-bit word, so that a pixel costs one gather, not four.
+    The four neighbours of a pixel are packed into one 32-bit word, so that a pixel costs one gather instead of four.
     """
     _, height, width, _ = images.shape
     table = _pack_neighbours(images[..., 0].transpose(1, 2, 0))
-    # From one pixel outside on, all that is read is zero; the clip keeps the gather inside the table.
+    # One pixel outside the image and farther, all that is read is zero; the clip keeps the gather inside the table.
     source_y, source_x = jnp.clip(source[0], -1, height) + 1, jnp.clip(source[1], -1, width) + 1
     row, column = jnp.floor(source_y), jnp.floor(source_x)
     index = (row * (width + 2) + column).astype(jnp.int32).reshape(height * width, -1)
@@ -129,8 +128,8 @@ def _resample(images: jax.Array, source: jax.Array) -> jax.Array:
     return (top + down * (bottom - top)).transpose(2, 0, 1)[..., None]
 
 
-def _pack_neighbours(images: jax.Array) -> jax.Array:
-    """Packs each pixel with those to its right, below and diagonal: uint8 ``[H, W, B]`` to uint32 ``[(H+2) (W+2), B]``.
+def _pack_neighbours(images: UInt8[Array, "height width batch"]) -> UInt32[Array, "(height+2)*(width+2) batch"]:
+    """Pack each pixel with its neighbours to the right, below, and below to the right.
 
     The table begins one pixel before the image in both directions and ends one after it.
     """

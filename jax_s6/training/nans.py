@@ -1,4 +1,7 @@
-"""Where a run first went wrong, for ``--check-nans``: the epoch is trained again, step by step."""
+"""Finds where a run produced its first number that is not finite, for ``--check-nans``.
+
+The epoch whose loss is not finite is trained again, step by step.
+"""
 
 import dataclasses
 import functools
@@ -8,63 +11,61 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr
+from jaxtyping import Array, Int32, UInt8
 
 from jax_s6.config import Hyperparameters
 from jax_s6.errors import InputError
-from jax_s6.training import step as steps
 from jax_s6.training.epoch import EpochMetrics, Split, epoch_order
 from jax_s6.training.state import Keys, Program, TrainState
+from jax_s6.training.step import train_step
 
 _LAYERS = ("conv_0", "norm_0", "conv_1", "norm_1")
+Images = UInt8[Array, "batch height width 1"]
+Labels = Int32[Array, " batch"]
 
 
 class Wrong(NamedTuple):
-    """The first step, from 0, that made a number that is not finite, and the first tensor that has one."""
+    """The first step, from 0, with a number that is not finite, and the first tensor that holds one."""
 
     step: int
     tensor: str
 
 
 def check_epoch(
-    program: Program,
-    hyper: Hyperparameters,
-    before: TrainState,
-    train: Split,
-    epoch: int,
-    metrics: EpochMetrics,
+    program: Program, hyper: Hyperparameters, before: TrainState, train: Split, epoch: int, metrics: EpochMetrics
 ) -> None:
-    """Raises InputError that names step and tensor if an epoch's losses are not all finite.
+    """Raise InputError, which names the step and the tensor, if an epoch's losses are not all finite.
 
     Args:
         program: The static part.
-        hyper: The only lane's numbers, ``[1]`` each.
-        before: Its state before the epoch, arrays ``[1, ...]`` on the host.
+        hyper: The numbers of the only lane, arrays ``[1]``.
+        before: The lane's state before the epoch, arrays ``[1, ...]`` on the host.
         train: The training images.
-        epoch: From 0.
-        metrics: What the epoch brought.
+        epoch: The epoch's number, from 0.
+        metrics: The epoch's metrics.
     """
     if all(np.isfinite(sums.loss).all() for sums in metrics if sums is not None):
         return
     hyper, before = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[0]), (hyper, before))
     wrong = first_wrong(program, hyper, before, Split(*(np.asarray(x) for x in train)), epoch)
-    where = "while it was judged" if wrong is None else f"at step {wrong.step}, first in {wrong.tensor}"
+    where = "during evaluation" if wrong is None else f"at step {wrong.step}, first in {wrong.tensor}"
     raise InputError(
         f"the loss is not finite after epoch {epoch + 1}: it went wrong {where}; a lower --learning-rate may help"
     )
 
 
 def first_wrong(program: Program, hyper: Hyperparameters, state: TrainState, train: Split, epoch: int) -> Wrong | None:
-    """Trains one lane's epoch on one device until a number is not finite.
+    """Train one lane on one device for an epoch, until a number is not finite.
 
     Args:
         program: The static part.
         hyper: The lane's numbers, scalars.
-        state: Its state before the epoch.
-        train: The training images.
-        epoch: From 0.
+        state: The lane's state before the epoch.
+        train: The training images, NumPy arrays.
+        epoch: The epoch's number, from 0.
 
     Returns:
-        Where; None if all numbers stayed finite.
+        The step and the tensor; None if all numbers stayed finite.
     """
     program = dataclasses.replace(program, axis_name=None)
     keys, shape = Keys.of(hyper.seed), (program.steps_per_epoch, program.config.batch_size)
@@ -73,9 +74,9 @@ def first_wrong(program: Program, hyper: Hyperparameters, state: TrainState, tra
         images, labels = train.images[indices], train.labels[indices]
         new, finite = _step(program, hyper, keys, state, images, labels)
         # In alphabetical order, which is the step's: batch_stats, loss, then opt_state from the gradients, then params.
-        wrong = [keystr(p, simple=True, separator=".") for p, ok in _leaves(finite) if not ok]
+        wrong = [keystr(path, simple=True, separator=".") for path, ok in _leaves(finite) if not ok]
         if wrong:
-            name = wrong[0] if wrong[0] != "loss" else _first_activation(program, state, images) or "loss"
+            name = wrong[0] if wrong[0] != "loss" else _first_output(program, state, images) or "loss"
             return Wrong(int(state.step), name)
         state = new
     return None
@@ -83,34 +84,37 @@ def first_wrong(program: Program, hyper: Hyperparameters, state: TrainState, tra
 
 @functools.partial(jax.jit, static_argnums=0)
 def _step(
-    program: Program, hyper: Hyperparameters, keys: Keys, state: TrainState, images: jax.Array, labels: jax.Array
+    program: Program, hyper: Hyperparameters, keys: Keys, state: TrainState, images: Images, labels: Labels
 ) -> tuple[TrainState, Any]:
-    """Takes a step; tells of each tensor of the new state, and of the loss, whether all of it is finite."""
-    new, metrics = steps.train_step(program, hyper, keys, state, images, labels)
-    return new, jax.tree.map(lambda x: jnp.isfinite(x).all(), {"loss": metrics.loss, **new._asdict()})
+    """Take a step, and tell whether each tensor of the new state, and the loss, are finite."""
+    new, metrics = train_step(program, hyper, keys, state, images, labels)
+    return new, _all_finite({"loss": metrics.loss, **new._asdict()})
 
 
-def _first_activation(program: Program, state: TrainState, images: np.ndarray) -> str | None:
-    """Names the first layer whose output is not finite, of the images without augmentation and dropout."""
+@functools.partial(jax.jit, static_argnums=0)
+def _outputs(program: Program, variables: Any, images: Images) -> Any:
+    """Tell whether each layer's outputs are finite, without augmentation and dropout."""
+    keep = ["batch_stats", "intermediates"]
+    _, captured = program.net().apply(variables, images, train=True, mutable=keep, capture_intermediates=True)  # pyright: ignore[reportGeneralTypeIssues]
+    return _all_finite(dict(captured)["intermediates"])
 
-    @jax.jit
-    def finite(variables: Any) -> Any:
-        keep = ["batch_stats", "intermediates"]
-        _, captured = program.net().apply(variables, images, train=True, mutable=keep, capture_intermediates=True)  # pyright: ignore[reportGeneralTypeIssues]
-        return jax.tree.map(lambda x: jnp.isfinite(x).all(), dict(captured)["intermediates"])
 
-    outputs = _leaves(finite({"params": state.params, "batch_stats": state.batch_stats}))
-    wrong = [
-        keystr(path, simple=True, separator=".").partition("__call__")[0].strip(".") for path, ok in outputs if not ok
-    ]
-    wrong.sort(key=_place)
+def _first_output(program: Program, state: TrainState, images: np.ndarray) -> str | None:
+    """Name the first layer whose output is not finite."""
+    outputs = _leaves(_outputs(program, {"params": state.params, "batch_stats": state.batch_stats}, images))
+    names = [keystr(path, simple=True, separator=".").partition("__call__")[0] for path, ok in outputs if not ok]
+    wrong = sorted((name.strip(".") for name in names), key=_place)
     return f"the output of {wrong[0] or 'the network'}" if wrong else None
 
 
 def _place(name: str) -> tuple[str, int]:
-    """Sorts layers as they follow each other: conv1.conv_0, conv1.norm_0, ..., a block after its layers, then all."""
+    """Return a key that sorts layers by their order, a block after its layers, and the network last."""
     block, _, layer = name.partition(".")
-    return block or "whole", _LAYERS.index(layer) if layer in _LAYERS else len(_LAYERS)
+    return block or "network", _LAYERS.index(layer) if layer in _LAYERS else len(_LAYERS)
+
+
+def _all_finite(tree: Any) -> Any:
+    return jax.tree.map(lambda x: jnp.isfinite(x).all(), tree)
 
 
 def _leaves(tree: Any) -> list[tuple[Any, Any]]:

@@ -1,4 +1,4 @@
-"""A lane's learning-rate schedule and its Optax transformation. Every number may be traced; kinds are static."""
+"""A lane's learning-rate schedule and its Optax optimizer. All numbers may be traced; the kinds are static."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,42 +6,46 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
 
 from jax_s6.config import Hyperparameters, OptimizerConfig
 
+Times = Float[Array, "*times"]
+
 
 def _cosine(start: Any, end: Any, fraction: jax.Array) -> jax.Array:
-    """Half a cosine from ``start`` at 0 to ``end`` at 1, constant beyond."""
+    """Return half a cosine from ``start`` at 0 to ``end`` at 1, constant outside."""
     return end + (start - end) * 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(fraction, 0, 1)))
 
 
 def _linear(start: Any, end: Any, fraction: jax.Array) -> jax.Array:
-    """A straight line from ``start`` at 0 to ``end`` at 1, constant beyond."""
+    """Return a straight line from ``start`` at 0 to ``end`` at 1, constant outside."""
     return start + (end - start) * jnp.clip(fraction, 0, 1)
 
 
-def relative_rate(schedule: str, hyper: Hyperparameters, progress: jax.Array, epoch: jax.Array) -> jax.Array:
-    """Computes the learning rate over its peak.
+def relative_rate(schedule: str, hyper: Hyperparameters, progress: Times, epoch: Times) -> Times:
+    """Compute the learning rate divided by its peak.
 
-    Optax's schedules decide in Python on values that are traced here, hence these formulas.
+    Optax's schedules branch in Python on numbers that are traced here, so the formulas are written out.
 
     Args:
-        schedule: The kind.
+        schedule: The kind of schedule.
         hyper: The lane's numbers; each schedule uses those that its formula names.
-        progress: float32, steps taken over the steps of the whole run, in [0, 1].
-        epoch: float32, epochs done, with their fraction.
+        progress: The number of steps taken, as a fraction of the steps of the whole run.
+        epoch: The number of epochs trained so far, with their fraction.
 
     Returns:
-        float32: with ``t = progress``, ``w = warmup_fraction``, ``i = initial_fraction``, ``f = final_fraction``,
+        With ``t = progress``, ``w = warmup_fraction``, ``i = initial_fraction`` and ``f = final_fraction``:
 
         ============= ==========================================================================================
         constant      1
         step          decay_rate ** floor(epoch / decay_epochs); ``torch.optim.lr_scheduler.StepLR``
-        exponential   decay_rate ** (epoch / decay_epochs); ``ExponentialLR``, by step
+        exponential   decay_rate ** (epoch / decay_epochs); ``ExponentialLR``, changing every step
         cosine        f + (1 - f) (1 + cos(pi t)) / 2; ``CosineAnnealingLR``
         linear        1 + (f - 1) t; ``LinearLR``
-        warmup_cosine linear from i to 1 for t < w, then cosine to f
-        one_cycle     half a cosine from i to 1 for t < w, then cosine to f; ``OneCycleLR``
+        warmup_cosine linear from i to 1 for t < w, then a cosine to f
+        one_cycle     half a cosine from i to 1 for t < w, then a cosine to f; ``OneCycleLR``
         ============= ==========================================================================================
     """
     warmup, rest = progress / hyper.warmup_fraction, (progress - hyper.warmup_fraction) / (1 - hyper.warmup_fraction)
@@ -61,9 +65,9 @@ def relative_rate(schedule: str, hyper: Hyperparameters, progress: jax.Array, ep
 def make_schedule(
     config: OptimizerConfig, hyper: Hyperparameters, num_steps: int, steps_per_epoch: int
 ) -> optax.Schedule:
-    """Makes the function from a step's number (int32, from 0) to its learning rate (float32)."""
+    """Make the function from a step's number (int32, from 0) to its learning rate (float32)."""
 
-    def schedule(step: jax.typing.ArrayLike) -> jax.Array:
+    def schedule(step: ArrayLike) -> jax.Array:
         step = jnp.asarray(step, jnp.float32)
         return hyper.learning_rate * relative_rate(config.schedule, hyper, step / num_steps, step / steps_per_epoch)
 
@@ -73,17 +77,17 @@ def make_schedule(
 def make_optimizer(
     config: OptimizerConfig, hyper: Hyperparameters, num_steps: int, steps_per_epoch: int
 ) -> optax.GradientTransformation:
-    """Makes a lane's optimizer: ``torch.optim.SGD``, or AdamW, with weight decay on convolution kernels only."""
+    """Make a lane's optimizer: ``torch.optim.SGD``, or AdamW, with weight decay of the convolution kernels only."""
     schedule = make_schedule(config, hyper, num_steps, steps_per_epoch)
     if config.optimizer == "adamw":
         return optax.adamw(schedule, b1=hyper.momentum, weight_decay=hyper.weight_decay, mask=kernels_only)
     return optax.chain(
         optax.add_decayed_weights(hyper.weight_decay, mask=kernels_only),
-        # as one vector: on a CPU, an operation for each of 24 small arrays costs more than the arithmetic
+        # as one vector: on a CPU, one operation for each of 24 small arrays costs more than the arithmetic
         optax.flatten(optax.sgd(schedule, momentum=hyper.momentum, nesterov=config.nesterov)),
     )
 
 
 def kernels_only(params: Any) -> Any:
-    """Marks the convolution kernels, the only arrays of four dimensions."""
+    """Mark the convolution kernels, which are the only arrays with four dimensions."""
     return jax.tree.map(lambda p: p.ndim == 4, params)
