@@ -1,4 +1,6 @@
-"""Schedules at their knots and against PyTorch's; the optimizer's masks."""
+"""Schedules at their knots and against PyTorch's; which parameters the weight decay changes."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -6,8 +8,8 @@ import numpy as np
 import pytest
 
 from jax_s6.config import RECIPES, Hyperparameters, OptimizerConfig
-from jax_s6.network import net as model
-from jax_s6.training import optimizers as optim
+from jax_s6.network import net
+from jax_s6.training import optimizers
 
 STEPS, PER_EPOCH = 100, 10
 VALUES = dict(
@@ -20,9 +22,10 @@ def hyper(**values):
     return Hyperparameters(**{name: jnp.float32(value) for name, value in base.items()})
 
 
-def rates(kind, **values):
-    schedule = optim.make_schedule(OptimizerConfig(schedule=kind), hyper(**values), STEPS, PER_EPOCH)
-    return np.asarray(jax.vmap(schedule)(jnp.arange(STEPS + 1)))
+@functools.cache
+def rates(kind):
+    schedule = optimizers.make_schedule(OptimizerConfig(schedule=kind), hyper(), STEPS, PER_EPOCH)
+    return np.asarray(jax.jit(jax.vmap(schedule))(np.arange(STEPS + 1)))
 
 
 @pytest.mark.parametrize(
@@ -44,8 +47,7 @@ def test_schedule_at_its_knots(kind, knots):
 
 
 def torch_rates(make):
-    import torch
-
+    torch = pytest.importorskip("torch")
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
     scheduler = make(torch.optim.lr_scheduler, optimizer)
     got = []
@@ -78,10 +80,12 @@ def test_schedule_is_pytorchs(kind, make):
 
 
 def test_weight_decay_acts_on_kernels_alone():
-    params = jax.tree.map(jnp.ones_like, jax.jit(model.init)(jax.random.key(0))["params"])
+    shapes = jax.eval_shape(net.init, jax.random.key(0))["params"]
+    params = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), shapes)
     numbers = hyper(weight_decay=0.1, momentum=0.0, learning_rate=1.0)
-    optimizer = optim.make_optimizer(OptimizerConfig(), numbers, STEPS, PER_EPOCH)
-    updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+    optimizer = optimizers.make_optimizer(OptimizerConfig(), numbers, STEPS, PER_EPOCH)
+    grads = jax.tree.map(np.zeros_like, params)
+    updates = jax.jit(lambda grads, params: optimizer.update(grads, optimizer.init(params), params)[0])(grads, params)
     for path, update in jax.tree_util.tree_leaves_with_path(updates):
         np.testing.assert_allclose(update, -0.1 if "kernel" in str(path) else 0.0, err_msg=str(path), rtol=1e-6)
 
@@ -92,10 +96,10 @@ def test_rates_are_traced_not_compiled_in(kind):
 
     @jax.jit
     def first_step(numbers):
-        optimizer = optim.make_optimizer(OptimizerConfig(optimizer=kind), numbers, STEPS, PER_EPOCH)
+        optimizer = optimizers.make_optimizer(OptimizerConfig(optimizer=kind), numbers, STEPS, PER_EPOCH)
         return optimizer.update(params, optimizer.init(params), params)[0]["kernel"].mean()
 
-    with jax.numpy_dtype_promotion("standard"):  # optax raises AdamW's float beta to an integer power
+    with jax.numpy_dtype_promotion("standard"):  # Optax raises AdamW's float beta to an integer power
         small, large = first_step(hyper(learning_rate=0.1)), first_step(hyper(learning_rate=0.2))
     assert first_step._cache_size() == 1
     assert float(large) == pytest.approx(2 * float(small), rel=1e-4)
