@@ -80,7 +80,7 @@ def _goodness(entry: Entry) -> float:
 
 
 def ratio(entry: Entry, peer: Entry) -> float:
-    """Return how many times better an arm is: the median of the rounds' ratios, as a round sees one machine state."""
+    """Return how many times better an arm is: the median of the ratios within each round, when both saw one machine."""
     pairs = zip(entry["values"], peer["values"], strict=False)
     return statistics.median(a / b if entry["higher_is_better"] else b / a for a, b in pairs)
 

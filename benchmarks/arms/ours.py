@@ -19,6 +19,7 @@ from jax_s6.network import weights
 from jax_s6.sweep import run as sweeps
 from jax_s6.training import lanes
 from jax_s6.training import plan as grid
+from jax_s6.training.arrangement import arrange
 from jax_s6.training.epoch import Split
 from jax_s6.training.state import Program
 from jax_s6.training.trainer import LANE_AXIS, Trainer, make_mesh
@@ -43,7 +44,10 @@ def train_step(
     steps = work.steps(batch, jax.default_backend())
     steps = 4 if convolution == "xla" and jax.default_backend() == "cpu" else steps
     images, labels = work.digits(steps * batch)
-    mesh = make_mesh(backend.batch_devices(batch, devices))
+    found = jax.devices()[:devices]
+    if devices is not None and devices > len(found):
+        raise ValueError(f"it needs {devices} devices, and there are {len(found)}")
+    mesh = make_mesh(arrange(1, batch, found, 1, explicit=devices is not None).devices)
     trainer = Trainer(Program(config, len(labels)), mesh)
     hyper = lane_numbers(trainer, Hyperparameters.of(config))
     train = trainer.put_shared(Split(images, labels))
@@ -90,13 +94,12 @@ def sweep(
     width: int | None = None,
     devices: int | None = None,
     precision: str = "float32",
-    convolution: str = "auto",
     sequential: bool = False,
     images: int | None = None,
 ) -> Task:
     """Train lanes as ``python -m jax_s6.sweep`` does, with states on the host between epochs; or one by one."""
     backend.use_cpu_devices()
-    config = make_config(batch, precision, convolution)
+    config = make_config(batch, precision)
     digits = work.digits(images or work.images_per_lane(lanes, batch, jax.default_backend()))
     trainer = group_trainer(config, np.linspace(0.005, 0.015, 1 if sequential else lanes), digits, devices, width)
     trainer.create()
