@@ -13,6 +13,7 @@ import platformdirs
 from jax.typing import DTypeLike
 
 from jax_s6.config import ModelConfig, StaticSettings
+from jax_s6.errors import InputError
 
 
 def convolution(config: ModelConfig | StaticSettings, target: str | None = None) -> str:
@@ -111,6 +112,18 @@ def devices_per_batch(batch_size: int, num_devices: int, target: str | None = No
 def equal_parts(size: int, most: int, smallest: int = 1) -> int:
     """Return the largest number of equal parts of ``size``: 1, or at most ``most`` parts of at least ``smallest``."""
     return max(n for n in range(1, most + 1) if n == 1 or (size % n == 0 and size // n >= smallest))
+
+
+def first_devices(count: int) -> list[jax.Device]:
+    """Return the first devices.
+
+    Raises:
+        InputError: There are fewer.
+    """
+    found = jax.devices()
+    if not 1 <= count <= len(found):
+        raise InputError(f"devices must be >= 1 and <= {len(found)}, the {found[0].platform} devices here, got {count}")
+    return found[:count]
 
 
 def prediction_chunk(count: int) -> int:

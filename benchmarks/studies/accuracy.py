@@ -20,7 +20,7 @@ from jax_s6.config import RECIPES, TrainConfig
 from jax_s6.network import net as model
 from jax_s6.runs.files import make_folder, replacing, write_json
 from jax_s6.runs.score_card import GOAL
-from jax_s6.sweep.result import SweepResult
+from jax_s6.sweep.run import SweepResult
 from jax_s6.sweep.run import Listener, sweep
 
 NUM_HARDEST = 32

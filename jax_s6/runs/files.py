@@ -1,7 +1,9 @@
 """Files that are written completely or not at all, and the folders they are written to."""
 
 import contextlib
+import csv
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -62,13 +64,30 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write indented JSON."""
-    write_text(path, json.dumps(value, indent=2, default=str) + "\n")
+    """Write indented JSON; a number that is not finite, which JSON does not have, becomes null."""
+    write_text(path, json.dumps(_finite(value), indent=2, default=str, allow_nan=False) + "\n")
 
 
 def write_json_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write one JSON object per line."""
-    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+    """Write one JSON object per line, as ``write_json`` does."""
+    write_text(path, "".join(json.dumps(_finite(row), allow_nan=False) + "\n" for row in rows))
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows with the same columns as CSV; None becomes an empty cell."""
+    with replacing(path) as part, open(part, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _finite(value: Any) -> Any:
+    """Replace all numbers that are not finite by None."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _sync(path: Path, mode: int) -> None:

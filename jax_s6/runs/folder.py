@@ -6,9 +6,13 @@ import logging
 import os
 import platform
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+import tyro
 from filelock import FileLock, Timeout
+from typing_extensions import Doc
 
 from jax_s6.errors import InputError
 from jax_s6.runs.checkpoints import FOLDER
@@ -19,26 +23,36 @@ _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 _logger = logging.getLogger(__name__)
 
 
-def needs_work(out: Path, *, resume: bool, overwrite: bool) -> bool:
-    """Check that a run may be started or resumed in a folder.
+@dataclass(frozen=True, kw_only=True)
+class OutputConfig:
+    """Where the results go, and what happens to a run that is there."""
 
-    Args:
-        out: The folder, which need not exist.
-        resume: Resume the run in it. Without one a run is started, so that the same command can be repeated.
-        overwrite: Replace the run in it.
+    out: Annotated[
+        Path | None,
+        tyro.conf.arg(metavar="DIR"),
+        Doc("Folder for the results. If not given: runs/<recipe>-<seed>, or runs/sweep for a sweep."),
+    ] = None
+    overwrite: Annotated[bool, Doc("Replace the run that is in the output folder.")] = False
+    resume: Annotated[
+        bool, Doc("Resume the unfinished run in the output folder, with the same flags; start one if there is none.")
+    ] = False
+
+
+def needs_work(out: Path, output: OutputConfig) -> bool:
+    """Check that a run may be started or resumed in a folder, which need not exist.
 
     Returns:
         Whether there is something to do; False for a finished run that is to be resumed.
 
     Raises:
-        InputError: The folder holds a run and neither flag is given, or both are given.
+        InputError: The folder holds a run and neither ``resume`` nor ``overwrite`` is given, or both are given.
     """
-    if resume and overwrite:
+    if output.resume and output.overwrite:
         raise InputError("resume continues a run and overwrite replaces it: give one of the two")
-    if resume:
+    if output.resume:
         return not os.path.exists(out / "summary.json")
-    refuse_existing(out, overwrite)
-    if not overwrite and os.path.exists(out / FOLDER):
+    refuse_existing(out, output.overwrite)
+    if not output.overwrite and os.path.exists(out / FOLDER):
         raise InputError(f"out {out} holds an unfinished run: --resume to resume it, --overwrite to replace it")
     return True
 

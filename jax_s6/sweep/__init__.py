@@ -1,9 +1,8 @@
 """Train a grid of settings: ``python -m jax_s6.sweep``, and ``sweep(config, grid)`` from Python.
 
-Its engine is in ``runs``.
+The epoch loop is in ``runs.engine``.
 """
 
-from jax_s6.sweep.result import SweepResult
-from jax_s6.sweep.run import sweep
+from jax_s6.sweep.run import SweepResult, sweep
 
 __all__ = ["SweepResult", "sweep"]

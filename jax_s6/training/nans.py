@@ -5,7 +5,7 @@ The epoch whose loss is not finite is trained again, step by step.
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +13,9 @@ import numpy as np
 from jax.tree_util import keystr
 from jaxtyping import Array, Int32, UInt8
 
-from jax_s6.config import Hyperparameters
+from jax_s6.config import Hyperparameters, TrainConfig
 from jax_s6.errors import InputError
-from jax_s6.training.epoch import EpochMetrics, Split, epoch_order
+from jax_s6.training.epoch import Split, epoch_order
 from jax_s6.training.state import Keys, Program, TrainState
 from jax_s6.training.step import train_step
 
@@ -31,23 +31,20 @@ class Wrong(NamedTuple):
     tensor: str
 
 
-def check_epoch(
-    program: Program, hyper: Hyperparameters, before: TrainState, train: Split, epoch: int, metrics: EpochMetrics
-) -> None:
-    """Raise InputError, which names the step and the tensor, if an epoch's losses are not all finite.
+def explain(program: Program, config: TrainConfig, before: TrainState, train: Split, epoch: int) -> NoReturn:
+    """Raise InputError, which names the first step and tensor of an epoch that were not finite.
 
     Args:
         program: The static part.
-        hyper: The numbers of the only lane, arrays ``[1]``.
+        config: The settings of the only lane.
         before: The lane's state before the epoch, arrays ``[1, ...]`` on the host.
         train: The training images.
         epoch: The epoch's number, from 0.
-        metrics: The epoch's metrics.
     """
-    if all(np.isfinite(sums.loss).all() for sums in metrics if sums is not None):
-        return
-    hyper, before = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[0]), (hyper, before))
-    wrong = first_wrong(program, hyper, before, Split(*(np.asarray(x) for x in train)), epoch)
+    hyper = Hyperparameters.of(config)
+    hyper = jax.tree.map(jnp.float32, hyper)._replace(seed=jnp.uint32(hyper.seed))
+    state = jax.tree.map(lambda x: jnp.asarray(x[0]), before)
+    wrong = first_wrong(program, hyper, state, train, epoch)
     where = "during evaluation" if wrong is None else f"at step {wrong.step}, first in {wrong.tensor}"
     raise InputError(
         f"the loss is not finite after epoch {epoch + 1}: it went wrong {where}; a lower --learning-rate may help"

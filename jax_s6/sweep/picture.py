@@ -1,94 +1,16 @@
-"""What a sweep shows and leaves behind: plan, progress, CSV files, picture. Computes nothing but means."""
+"""The picture of a sweep: loss against epoch, and final accuracy against the setting that was varied."""
 
-import csv
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from jax_s6.runs.console import console
 from jax_s6.runs.files import replacing
-from jax_s6.training.lanes import GroupTrainer
-from jax_s6.training.plan import Plan
 
 MAX_LOSS = 20.0
-"""What the picture shows of losses: a guess has 2.8, and a rate that is far too high thousands."""
+"""Largest loss in the picture: a guess has 2.8, and a learning rate that is far too high has thousands."""
 Rows = Sequence[Mapping[str, Any]]
-
-
-class Dashboard:
-    """A live bar over lanes x epochs for the terminal, and a line an epoch everywhere."""
-
-    def __init__(self, lane_epochs: int):
-        """Lays out the bar."""
-        self._progress = Progress(
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
-            TextColumn("lane epochs,"), TimeElapsedColumn(), TextColumn("gone,"), TimeRemainingColumn(),
-            TextColumn("left"), console=console, transient=True, disable=not console.is_terminal,
-        )  # fmt: skip
-        self._task = self._progress.add_task("compiling", total=lane_epochs)
-
-    def __enter__(self) -> "Dashboard":
-        """Starts drawing."""
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Wipes the bar."""
-        self._progress.stop()
-
-    def lanes_done(self, count: int, images_per_second: float) -> None:
-        """Advances by so many lanes' epochs."""
-        self._progress.update(self._task, advance=count, description=f"{images_per_second:,.0f} model-images/s")
-
-
-def print_plan(trainers: Sequence[GroupTrainer], plan: Plan) -> None:
-    """Says what will be compiled and where it will run."""
-    groups = "1 group, compiled once" if len(trainers) == 1 else f"{len(trainers)} groups, each compiled once"
-    say(f"{_count(plan.num_lanes, 'lane')} in {groups}")
-    for name, values in plan.grid.items():
-        shown = ", ".join(str(value) for value in values[:12]) + (", ..." if len(values) > 12 else "")
-        say(f"  {name}: {shown}")
-    for number, trainer in enumerate(trainers, start=1):
-        at, config = trainer.arrangement, trainer.group.config
-        parts, first = len(at.devices) // at.lane_devices, at.devices[0]
-        kind = "CPU" if first.platform == "cpu" else first.device_kind
-        say(
-            f"  group {number}: {_count(len(trainer.group.lanes), 'lane')}, {_count(config.num_epochs, 'epoch')},"
-            f" batch {config.batch_size}, {config.optimizer.optimizer}, {config.optimizer.schedule}"
-            f"{', augmentation' * config.augment.enabled}{', dropout' * config.model.uses_dropout};"
-            f" on {_count(len(at.devices), f'{kind} device')}, {_count(at.width, 'lane')} at once on each"
-            f"{f', each batch split over {parts}' if parts > 1 else ''}"
-        )
-
-
-def say(text: str) -> None:
-    """Prints a line, however long."""
-    console.print(text, soft_wrap=True)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def write_csv(path: Path, rows: Rows) -> None:
-    """Writes rows with the same columns; None is an empty cell."""
-    with replacing(path) as part, open(part, "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def finite(value: Any) -> Any:
-    """Replaces numbers that JSON does not have by None, in all of a summary."""
-    if isinstance(value, Mapping):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def plot_sweep(path: Path, rows: Rows, history: Rows, swept: Mapping[str, Sequence[Any]]) -> None:
