@@ -14,8 +14,10 @@ from benchmarks.worker import Task
 from jax_s6 import backend
 from jax_s6.config import AugmentConfig, Hyperparameters
 from jax_s6.network import net as model
-from jax_s6.sweep import run as sweep
-from jax_s6.train import command as train
+from jax_s6.sweep import sweep
+from jax_s6.train import train
+from jax_s6.train.run import make_run
+from jax_s6.training.trainer import Trainer, make_mesh
 
 
 def num_params() -> int:
@@ -28,7 +30,9 @@ def epoch(*, images: int, precision: str = "float32", augmented: bool = True) ->
     backend.use_cpu_devices()
     config = recipes.named("best", precision)
     config = config if augmented else dataclasses.replace(config, augment=AugmentConfig())
-    trainer, (split, *_) = train.prepare(config, recipes.first_images(images))
+    group = make_run(config, recipes.first_images(images)).trainers[0]
+    trainer = Trainer(group.program, make_mesh(group.arrangement.devices))
+    split = group.data.place(trainer, group.arrangement.devices)[0]
     hyper = lane_numbers(trainer, Hyperparameters.of(config))
     state = trainer.create(hyper)
     compiled = trainer.train.lower(hyper, state, jnp.int32(0), split).compile()
@@ -41,7 +45,7 @@ def epoch(*, images: int, precision: str = "float32", augmented: bool = True) ->
 def _history(recipe: str, precision: str, seed: int) -> list[dict[str, Any]]:
     """Train a run, which serves all accuracies."""
     config = dataclasses.replace(recipes.named(recipe, precision), seed=seed)
-    return train.train(config, recipes.first_images(recipes.NUM_IMAGES)).history
+    return train(config, recipes.first_images(recipes.NUM_IMAGES)).history
 
 
 def run(*, percent: float, recipe: str, precision: str = "float32") -> Task:
@@ -56,7 +60,7 @@ def run(*, percent: float, recipe: str, precision: str = "float32") -> Task:
 def _sweep(precision: str) -> Any:
     """Train six learning rates with three seeds each, which serve all cases."""
     grid = {"learning_rate": (0.1, 0.2, 0.5, 0.8, 1.0, 2.0), "seed": range(3)}
-    return sweep.sweep(recipes.named("quality", precision), grid, recipes.first_images(recipes.NUM_IMAGES))
+    return sweep(recipes.named("quality", precision), grid, recipes.first_images(recipes.NUM_IMAGES))
 
 
 def quality(*, learning_rate: float, precision: str = "float32") -> Task:

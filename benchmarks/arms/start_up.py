@@ -65,19 +65,21 @@ def start(arguments: list[str], environment: dict[str, str]) -> dict[str, Any]:
 def start_ours(recipe: str) -> Iterator[str]:
     """Do what ``python -m jax_s6.train`` does, and yield the name of each part when it is done."""
     from jax_s6 import backend, data
-    from jax_s6.train import command as train
+    from jax_s6.train.command import parse_command
+    from jax_s6.train.run import make_run
 
     yield "imports"
-    command = train.parse_command(["--recipe", recipe])
+    command = parse_command(["--recipe", recipe])
     backend.use_cpu_devices()
     backend.use_compilation_cache(backend.cache_folder())
     yield "command line"
     dataset = data.load(command.run.data)
     yield "data"
-    prepared = train.prepare(command.run, dataset)
-    yield "data to the devices"
-    train.compile_run(command.run, prepared)
-    yield "initial state, tracing and compilation"
+    trainer = make_run(command.run, dataset).trainers[0]
+    trainer.prepare()
+    yield "data to the devices, tracing and compilation"
+    trainer.create()
+    yield "initial state"
 
 
 def start_torch(mode: str) -> Iterator[str]:

@@ -20,17 +20,10 @@ from jax_s6.config import RECIPES, TrainConfig
 from jax_s6.network import net as model
 from jax_s6.runs.files import make_folder, replacing, write_json
 from jax_s6.runs.score_card import GOAL
-from jax_s6.sweep.run import SweepResult
-from jax_s6.sweep.run import Listener, sweep
+from jax_s6.sweep import SweepResult, sweep
+from jax_s6.sweep.console import SweepLines
 
 NUM_HARDEST = 32
-
-
-class Lines(Listener):
-    """Prints one line per epoch."""
-
-    def epoch_done(self, text: str) -> None:
-        print(text, flush=True)
 
 
 def main() -> None:
@@ -45,7 +38,7 @@ def main() -> None:
     backend.use_compilation_cache(backend.cache_folder())
     config = RECIPES[options.recipe]
     dataset = data.load(config.data)
-    result = sweep(config, {"seed": range(options.seeds)}, dataset, listener=Lines())
+    result = sweep(config, {"seed": range(options.seeds)}, dataset, listener=SweepLines("lane epochs"))
     predictions = predict(config, result, dataset.test_images)
     by_epoch = np.array([row["test_accuracy"] for row in result.history]).reshape(len(result.rows), -1)
     found = summarize(result, by_epoch)
