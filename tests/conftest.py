@@ -1,15 +1,23 @@
-"""Strict JAX for every test, four simulated devices, and a small learnable data set."""
+"""Strict JAX and checked annotations for every test, four simulated devices, and a small learnable data set."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import jax
+from jaxtyping import install_import_hook
 
 jax.config.update("jax_num_cpu_devices", 4)  # before the backend starts
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 jax.devices()  # starts the backend, so that no command under test divides it otherwise
+
+# The functions of these modules, imported later, check arguments and results against their annotations at each call.
+# The others of jax_s6.training, plan and arrangement, have no arrays, and tests give them stand-ins.
+TRAINING = ("augmentation", "epoch", "lanes", "nans", "optimizers", "state", "step", "trainer")
+ARRAY_MODULES = ["jax_s6.network", "jax_s6.data", *(f"jax_s6.training.{name}" for name in TRAINING)]
+install_import_hook(ARRAY_MODULES, "beartype.beartype")
 
 import hypothesis  # noqa: E402
 import numpy as np  # noqa: E402
@@ -22,8 +30,13 @@ hypothesis.settings.register_profile("untimed", deadline=None)  # a slow machine
 hypothesis.settings.load_profile("untimed")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Accepts a compiled program that another worker is still writing: JAX warns, and compiles it."""
+    config.addinivalue_line("filterwarnings", "ignore:Error (reading|writing) persistent compilation cache entry")
+
+
 def make_images(labels: np.ndarray, seed: int) -> np.ndarray:
-    """Draws a bright bar per image whose row tells the class, on noise: uint8 [n, 28, 28, 1]."""
+    """Draws one bright bar per image, whose row depends on the class, on noise: uint8 [n, 28, 28, 1]."""
     images = np.random.default_rng(seed).integers(0, 60, (len(labels), 28, 28, 1), dtype=np.uint8)
     for image, label in zip(images, labels, strict=True):
         image[2 + 2 * label : 5 + 2 * label, 6:22] = 250
@@ -38,14 +51,15 @@ def write_idx(path: Path, array: np.ndarray) -> None:
 
 @pytest.fixture
 def warnings_said(caplog) -> Callable[[], list[str]]:
-    """Gives what this package has warned of: a download that another test let fail may still log its retries."""
+    """Returns the warnings of this package only: a failed download of an earlier test may still log its retries."""
     return lambda: [record.message for record in caplog.records if record.name.startswith("jax_s6")]
 
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_folder(tmp_path_factory):
-    """Keeps the user's cache out of the tests, and compiled programs in one of their own: they take most time."""
-    folder = tmp_path_factory.mktemp("cache")
+    """Replaces the user's cache by one of this test run, whose workers share their compiled programs."""
+    root = tmp_path_factory.getbasetemp()
+    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "cache"
     backend.use_compilation_cache(folder)  # before the first compilation, as JAX decides then whether to use one
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_S6_CACHE", str(folder))
@@ -54,7 +68,7 @@ def cache_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def bars() -> Dataset:
-    """A data set of 10 classes, 500 training and 130 test images, learnt within two epochs."""
+    """A data set of 10 classes with 500 training and 130 test images, which two epochs are enough to learn."""
     train_labels = np.arange(500, dtype=np.int32) % 10
     test_labels = np.arange(130, dtype=np.int32) % 10
     return Dataset(
