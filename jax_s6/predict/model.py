@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
@@ -96,7 +97,8 @@ def make_apply(variables: Mapping[str, Any], config: ModelConfig | None = None) 
         A function from images, uint8 or float32 ``[n, 28, 28, 1]`` in ``[0, 255]``, to logits, float32 ``[n, 16]``; n
         is at most 64 or a multiple of 64.
     """
-    apply: Any = functools.partial(net.create(config or ModelConfig()).apply, variables)
+    arrays = jax.tree.map(jnp.asarray, dict(variables))
+    apply: Any = functools.partial(net.create(config or ModelConfig()).apply, arrays)
 
     @jax.jit
     def apply_in_parts(images: jax.Array) -> jax.Array:

@@ -129,7 +129,8 @@ def test_warps_of_both_frameworks_are_alike():
     image[0, 6:22, 12:16] = 255
     images = np.repeat(image, 3000, 0)
     hyper = Hyperparameters.of(dataclasses.replace(RECIPES["best"], augment=strengths))
-    ours = np.asarray(augment(jax.random.split(jax.random.key(0), 3000), images, hyper))[..., 0] / 255
+    keys = jax.random.split(jax.random.key(0), 3000)
+    ours = np.asarray(jax.jit(augment)(keys, images, hyper))[..., 0] / 255
     x, _ = step.tensors(images, np.zeros(3000, np.int32))
     theirs = inputs.warp(x, strengths).numpy()[:, 0] * work.STD + work.MEAN
     np.testing.assert_allclose(theirs.mean(0), ours.mean(0), atol=0.06)
