@@ -203,16 +203,13 @@ def train_in_folder(
         out: The folder.
         output: What happens to a run that is there.
         checkpoints: How often checkpoints are written, and how many are kept.
-        listener: Is told of the progress.
+        listener: See ``Run.train``, as for ``stopper`` and ``check_nans``.
         stopper: Requests that the run stops.
         write: Writes the results; only one process calls it.
-        check_nans: See ``Run.train``.
+        check_nans: Whether to stop after an epoch whose loss is not finite.
 
     Returns:
         Whether there was something to do; False for a finished run that was to be resumed.
-
-    Raises:
-        InputError: The folder cannot be used, or see ``Run.train``.
     """
     main = processes.is_main()
     with claimed(out) if main else contextlib.nullcontext():

@@ -63,13 +63,13 @@ def sweep(
 ) -> SweepResult:
     """Train a network for every combination of a grid's values.
 
+    On CPU, call ``backend.use_cpu_devices()`` before any other use of JAX for one device per core.
+
     Args:
         config: The settings that the grid does not name.
-        grid: Values by setting, such as ``{"learning_rate": (0.1, 0.2), "seed": range(3)}``; the assignment's six
-            learning rates if None.
+        grid: Values by setting, such as ``{"learning_rate": (0.1, 0.2), "seed": range(3)}``; six rates if None.
         dataset: The images; those that ``config.data`` names if None.
-        devices: The devices to use; all if None. On CPU, call ``backend.use_cpu_devices()`` before any other use of
-            JAX for one device per core.
+        devices: The devices to use; all if None.
         width: Largest number of lanes at once on a device; None: 1 on CPU, and what fits in memory on accelerators.
         prune: Whether to drop the worse half of the lanes after epochs 1, 2, 4, ..., by the held-out images.
         out: A folder for checkpoints; None keeps none.
@@ -78,8 +78,7 @@ def sweep(
         listener: Is told of the progress.
 
     Returns:
-        The results. With width 1 and at least as many lanes as devices, each lane equals ``train`` on one device bit
-        for bit; otherwise to rounding.
+        The results. If no batch is split and the width is 1, each lane equals ``train`` on one device bit for bit.
 
     Raises:
         InputError: A setting or the grid cannot be used, or a checkpoint cannot be written or is of another sweep.

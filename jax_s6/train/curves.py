@@ -15,14 +15,14 @@ def plot_curves(path: Path, rows: Sequence[Mapping[str, Any]], title: str) -> No
     figure = Figure(figsize=(10, 4), layout="constrained", dpi=150)
     left, right = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in rows]
-    judged = [("test", "C0"), *([("validation", "C2")] if rows[0].get("validation_accuracy") is not None else [])]
-    for name, colour in (("train", "C1"), *judged):
+    evaluated = [("test", "C0"), *([("validation", "C2")] if rows[0].get("validation_accuracy") is not None else [])]
+    for name, colour in (("train", "C1"), *evaluated):
         left.plot(epochs, [row[f"{name}_loss"] for row in rows], f"{colour}.-", label=name)
         right.plot(epochs, [100 * row[f"{name}_accuracy"] for row in rows], f"{colour}.-", label=name)
     left.set(xlabel="epoch", ylabel="cross-entropy", yscale="log", title=title)
     final = 100 * rows[-1]["test_accuracy"]
     right.axhline(100 * GOAL, color="grey", linestyle="--", linewidth=1, label="asked: 99.4 %")
-    names = ("train", *(name for name, _ in judged))
+    names = ("train", *(name for name, _ in evaluated))
     lowest = min(min(100 * row[f"{name}_accuracy"] for name in names) for row in rows[len(rows) // 4 :])
     right.set(xlabel="epoch", ylabel="accuracy, %", title=f"final test accuracy {final:.2f} %")
     right.set_ylim(min(98.0, lowest - 0.1), 100)

@@ -1,6 +1,6 @@
-"""A grid of settings as lanes and groups: pure functions of the configuration, before anything is compiled.
+"""Plans: the lanes of a run or a sweep, and the groups that share a compiled program. Nothing is compiled here.
 
-A lane is one run. Lanes whose settings differ only in ``Hyperparameters`` share a compiled program and form a group.
+A lane is one training run. Lanes whose settings differ only in ``Hyperparameters`` share a program and form a group.
 """
 
 import dataclasses
@@ -17,12 +17,12 @@ from jax_s6.settings import flatten, replace
 from jax_s6.training.augmentation import STRENGTHS
 
 DEFAULT_GRID = {"learning_rate": (0.1, 0.2, 0.5, 0.8, 1.0, 2.0)}
-"""The assignment's six rates."""
+"""The assignment's six learning rates."""
 MAX_LANES = 100_000
 STATIC = tuple(name for name in StaticSettings._fields if name not in ("uses_dropout", "augments"))
-"""Settings that shape the program: each combination is a group of its own, compiled once."""
+"""Settings that shape the program: each combination of their values is a group, which is compiled once."""
 SETTINGS = (*Hyperparameters._fields, *STATIC)
-"""Everything that a grid may vary."""
+"""All settings that a grid can vary."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Group:
     """Lanes of one compiled program.
 
     Attributes:
-        config: The settings of its first lane, whose static part is that of all.
-        lanes: int ``[n]``, the lanes' numbers, ascending.
+        config: The settings of its first lane. The static ones are those of all its lanes.
+        lanes: int ``[n]``, the numbers of the lanes, ascending.
     """
 
     config: TrainConfig
@@ -40,13 +40,13 @@ class Group:
 
 @dataclass(frozen=True)
 class Plan:
-    """A grid's lanes, in the order of the product: the last setting varies fastest.
+    """The lanes of a grid, in the order of the product: the last setting varies fastest.
 
     Attributes:
         config: The settings that all lanes share.
-        grid: The values of each setting that was given several, in the order in which lanes are numbered.
-        columns: Each setting's values, ``[lanes]``, in the order of ``SETTINGS``.
-        groups: At least one, by their first lane.
+        grid: The values of each setting that has several, in the order in which lanes are numbered.
+        columns: The lanes' values ``[lanes]`` of each setting, in the order of ``SETTINGS``.
+        groups: At least one, in the order of their first lanes.
     """
 
     config: TrainConfig
@@ -56,33 +56,33 @@ class Plan:
 
     @property
     def num_lanes(self) -> int:
-        """Lanes in all groups."""
+        """Number of lanes in all groups."""
         return len(self.columns["seed"])
 
     @property
     def num_epochs(self) -> int:
-        """Epochs of the longest lane."""
+        """Number of epochs of the longest lane."""
         return int(self.columns["num_epochs"].max())
 
     def settings(self, lane: int) -> dict[str, Any]:
-        """Returns a lane's value of each setting, as plain Python values."""
-        # tolist and not item: a column of numbers beyond int64 holds Python's own
+        """Return a lane's settings as plain Python values."""
+        # tolist, not item: a column of numbers beyond int64 holds Python's own integers
         return {name: column[lane : lane + 1].tolist()[0] for name, column in self.columns.items()}
 
     def hyperparameters(self, lanes: np.ndarray) -> Hyperparameters:
-        """Returns the traced numbers of some lanes, arrays ``[n]``."""
+        """Return the traced settings of some lanes, arrays ``[n]``."""
         return Hyperparameters(*(self.columns[name][lanes] for name in Hyperparameters._fields))
 
 
 def make_plan(config: TrainConfig, grid: Mapping[str, Sequence[Any]]) -> Plan:
-    """Lays out the product of a grid's values.
+    """Make the plan of all combinations of a grid's values.
 
     Args:
         config: The settings that the grid does not name.
         grid: Values by the name of their setting, any of ``SETTINGS``.
 
     Returns:
-        Lanes and groups.
+        The plan.
 
     Raises:
         InputError: A setting is unknown, has no value, the same value twice or one that is out of range, or there are
@@ -106,7 +106,7 @@ def make_plan(config: TrainConfig, grid: Mapping[str, Sequence[Any]]) -> Plan:
 
 
 def _checked(config: TrainConfig, name: str, values: Sequence[Any]) -> tuple[Any, ...]:
-    """Checks a setting's values, each as its configuration does."""
+    """Return a setting's values after checking each of them as the configuration does."""
     if name not in SETTINGS:
         raise InputError(f"a grid cannot vary {name!r}; it can vary {', '.join(SETTINGS)}")
     if isinstance(values, (str, bytes)) or not isinstance(values, (Sequence, np.ndarray)):
@@ -126,9 +126,9 @@ def _checked(config: TrainConfig, name: str, values: Sequence[Any]) -> tuple[Any
 
 
 def _groups(plan: Plan) -> tuple[Group, ...]:
-    """Groups lanes by what is static in their program.
+    """Group lanes by what is static in their programs.
 
-    Dropout and augmentation are either in a program or not: lanes without them would pay for them, and would equal
+    A program contains dropout and augmentation or not: lanes without them would otherwise be slower, and would equal
     the same run alone only to rounding.
     """
     columns = plan.columns
@@ -143,7 +143,7 @@ def _groups(plan: Plan) -> tuple[Group, ...]:
 
 
 def rungs(num_epochs: int) -> tuple[int, ...]:
-    """Returns the epochs after which successive halving drops half of the lanes: 1, 2, 4, ... < num_epochs.
+    """Return the epochs after which successive halving drops half of the lanes: 1, 2, 4, ... < num_epochs.
 
     Jamieson and Talwalkar, Non-stochastic Best Arm Identification and Hyperparameter Optimization, 2016.
     """
@@ -151,14 +151,14 @@ def rungs(num_epochs: int) -> tuple[int, ...]:
 
 
 def ranking(accuracy: np.ndarray, loss: np.ndarray, diverged: np.ndarray) -> np.ndarray:
-    """Orders lanes from best to worst.
+    """Order lanes from best to worst.
 
     Args:
         accuracy: ``[n]``.
-        loss: ``[n]``, which decides between equals, before the lower number.
-        diverged: bool ``[n]``: these come last.
+        loss: ``[n]``; it decides between equal accuracies, before the lower number.
+        diverged: bool ``[n]``; these lanes come last.
 
     Returns:
-        int ``[n]``, places.
+        int ``[n]``, indices into the arguments.
     """
-    return np.lexsort((np.nan_to_num(loss, nan=np.inf), -accuracy, diverged))  # a stable sort by the last key first
+    return np.lexsort((np.nan_to_num(loss, nan=np.inf), -accuracy, diverged))  # stable; the last key counts first
