@@ -14,13 +14,20 @@ from benchmarks.arms import work
 from benchmarks.arms.jax_tools import compile_timed, count, trace, training_task
 from benchmarks.worker import Task, repeated
 from jax_s6 import backend, data
-from jax_s6.config import RECIPES, AugmentConfig, Hyperparameters, ModelConfig, OptimizerConfig, TrainConfig
+from jax_s6.config import (
+    RECIPES,
+    AugmentConfig,
+    Hyperparameters,
+    ModelConfig,
+    OptimizerConfig,
+    StaticSettings,
+    TrainConfig,
+)
 from jax_s6.network import weights
-from jax_s6.sweep import run as sweeps
-from jax_s6.training import lanes
 from jax_s6.training import plan as grid
 from jax_s6.training.arrangement import arrange
 from jax_s6.training.epoch import Split
+from jax_s6.training.lanes import GroupTrainer, make_trainers
 from jax_s6.training.state import Program
 from jax_s6.training.trainer import LANE_AXIS, Trainer, make_mesh
 
@@ -48,7 +55,7 @@ def train_step(
     if devices is not None and devices > len(found):
         raise ValueError(f"it needs {devices} devices, and there are {len(found)}")
     mesh = make_mesh(arrange(1, batch, found, 1, explicit=devices is not None).devices)
-    trainer = Trainer(Program(config, len(labels)), mesh)
+    trainer = Trainer(Program(StaticSettings.of(config), len(labels)), mesh)
     hyper = lane_numbers(trainer, Hyperparameters.of(config))
     train = trainer.put_shared(Split(images, labels))
     state = trainer.create(hyper)
@@ -70,7 +77,7 @@ def check_losses(config: TrainConfig, mesh: Any, width: int = 1) -> list[float]:
     stays in the program, with strengths of 0, with which it changes nothing.
     """
     batch, num_lanes = config.batch_size, mesh.shape[LANE_AXIS] * width
-    trainer = Trainer(Program(config, batch), mesh, width)
+    trainer = Trainer(Program(StaticSettings.of(config), batch), mesh, width)
     strengths = {f.name for f in dataclasses.fields(AugmentConfig)} & set(Hyperparameters._fields)
     numbers = Hyperparameters.of(config)._replace(**dict.fromkeys(strengths, 0.0))
     hyper = lane_numbers(trainer, numbers, num_lanes)
@@ -105,12 +112,12 @@ def sweep(
     trainer.create()
     positions = np.arange(len(trainer.group.lanes))
     start = time.perf_counter()
-    trainer.train_epoch(positions, lambda count: None)
+    trainer.train_epoch(positions)
     first = time.perf_counter() - start
 
     def train() -> None:
         for _ in range(lanes if sequential else 1):
-            trainer.train_epoch(positions, lambda count: None)
+            trainer.train_epoch(positions)
 
     run, at = repeated(train), trainer.arrangement
     info = {"devices": len(at.devices), "width": at.width, "first_epoch_seconds": first, "images": len(digits[1])}
@@ -122,10 +129,10 @@ def sweep(
 
 def group_trainer(
     config: TrainConfig, rates: Sequence[float] | np.ndarray, digits: Any, devices: int | None, width: int | None
-) -> lanes.GroupTrainer:
+) -> GroupTrainer:
     """Return the sweep's trainer of lanes with different learning rates. It evaluates two images; peers, none."""
     images, labels = digits
     plan = grid.make_plan(config, {"learning_rate": [float(rate) for rate in rates]})
     dataset = data.Dataset("digits", images, labels, images[:2], labels[:2], 10, "")
     chosen = None if devices is None else jax.devices()[:devices]
-    return sweeps.make_trainers(plan, dataset, chosen, width, sweeps.Listener(), prune=False)[0]
+    return make_trainers(plan, dataset, devices=chosen, width=width)[0]

@@ -9,7 +9,7 @@ import optax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jax_s6.config import Hyperparameters, OptimizerConfig
+from jax_s6.config import Hyperparameters, OptimizerConfig, StaticSettings
 
 Times = Float[Array, "*times"]
 
@@ -63,7 +63,7 @@ def relative_rate(schedule: str, hyper: Hyperparameters, progress: Times, epoch:
 
 
 def make_schedule(
-    config: OptimizerConfig, hyper: Hyperparameters, num_steps: int, steps_per_epoch: int
+    config: OptimizerConfig | StaticSettings, hyper: Hyperparameters, num_steps: int, steps_per_epoch: int
 ) -> optax.Schedule:
     """Make the function from a step's number (int32, from 0) to its learning rate (float32)."""
 
@@ -75,7 +75,7 @@ def make_schedule(
 
 
 def make_optimizer(
-    config: OptimizerConfig, hyper: Hyperparameters, num_steps: int, steps_per_epoch: int
+    config: OptimizerConfig | StaticSettings, hyper: Hyperparameters, num_steps: int, steps_per_epoch: int
 ) -> optax.GradientTransformation:
     """Make a lane's optimizer: ``torch.optim.SGD``, or AdamW, with weight decay of the convolution kernels only."""
     schedule = make_schedule(config, hyper, num_steps, steps_per_epoch)

@@ -1,55 +1,60 @@
-"""One lane, one batch: loss, training step, evaluation step. Pure functions; sums and counts, never means."""
+"""One lane and one batch: the loss, the training step and the evaluation step, as pure functions.
+
+They return sums and counts, never means.
+"""
 
 import functools
 from typing import Any, NamedTuple
 
-import chex
 import jax
-import jax.flatten_util
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Float, Float32, Int32, Key, UInt8
 
 from jax_s6.config import Hyperparameters
 from jax_s6.training.augmentation import annealed, augment
 from jax_s6.training.state import Keys, Program, TrainState
 
+Images = UInt8[Array, "batch height width 1"]
+Labels = Int32[Array, " batch"]
+
 
 class Metrics(NamedTuple):
-    """Sums over images, each a float32 or int32 scalar; divide by ``count`` once, at the end."""
+    """Sums over images. Divide by ``count`` once, at the end."""
 
-    loss: jax.Array
-    correct: jax.Array
-    count: jax.Array
+    loss: Float32[Array, ""]
+    correct: Int32[Array, ""]
+    count: Int32[Array, ""]
 
 
 class TrainMetrics(NamedTuple):
-    """Sums over the images of training steps, float32 scalars: one vector a step. Counts are exact to 2**24 images.
+    """Sums over the images of training steps. All are float32, as one vector per step; counts are exact to 2**24.
 
     Attributes:
-        loss: Before the steps' updates.
-        correct: Likewise.
-        count: Images.
-        gradient_norm: Euclidean norm of the gradient of the mean loss, counted once for each image of its step.
-        update_norm: Of what the optimizer adds to the parameters, likewise.
+        loss: The losses before the steps' updates.
+        correct: The number of correct predictions before the updates.
+        count: The number of images.
+        gradient_norm: The Euclidean norm of the gradient of the mean loss, counted once for each image of its step.
+        update_norm: The norm of what the optimizer adds to the parameters, counted in the same way.
     """
 
-    loss: jax.Array
-    correct: jax.Array
-    count: jax.Array
-    gradient_norm: jax.Array
-    update_norm: jax.Array
+    loss: Float32[Array, ""]
+    correct: Float32[Array, ""]
+    count: Float32[Array, ""]
+    gradient_norm: Float32[Array, ""]
+    update_norm: Float32[Array, ""]
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array, num_classes: int, smoothing: Any) -> jax.Array:
-    """Computes each image's cross-entropy over the 16 outputs, the target smoothed over the real classes.
+def cross_entropy(
+    logits: Float[Array, "batch outputs"], labels: Labels, num_classes: int, smoothing: float | Float[Array, ""]
+) -> Float[Array, " batch"]:
+    """Compute each image's cross-entropy over all outputs, with a target that is smoothed over the classes.
 
     Args:
-        logits: float32 ``[batch, 16]``.
-        labels: int32 ``[batch]``, in ``[0, num_classes)``.
-        num_classes: Real classes.
-        smoothing: The target is ``1 - smoothing`` on the label and ``smoothing / num_classes`` on each real class.
-
-    Returns:
-        float32 ``[batch]``.
+        logits: The network's outputs.
+        labels: In ``[0, num_classes)``.
+        num_classes: The number of classes, at most that of the outputs.
+        smoothing: The target is ``1 - smoothing`` on the label plus ``smoothing / num_classes`` on each class.
     """
     log_probs = jax.nn.log_softmax(logits)
     is_label = jax.nn.one_hot(labels, log_probs.shape[1], dtype=bool)
@@ -62,24 +67,24 @@ def loss_fn(
     batch_stats: Any,
     program: Program,
     hyper: Hyperparameters,
-    images: jax.Array,
-    labels: jax.Array,
-    dropout_keys: chex.PRNGKey | None,
-) -> tuple[jax.Array, tuple[Any, jax.Array]]:
-    """Computes this device's share of the batch's mean loss.
+    images: Images | Float32[Array, "batch height width 1"],
+    labels: Labels,
+    dropout_keys: Key[Array, " batch"] | None,
+) -> tuple[Float32[Array, ""], tuple[Any, Float32[Array, "2"]]]:
+    """Compute this device's share of the batch's mean loss, from its part of the batch.
 
     Args:
-        params: Parameters.
-        batch_stats: Running statistics before the step.
+        params: The parameters.
+        batch_stats: The running statistics before the step.
         program: The static part.
-        hyper: The lane's numbers.
-        images: uint8 or float32 ``[batch, 28, 28, 1]`` in ``[0, 255]``: this device's part of the batch.
-        labels: int32 ``[batch]``.
-        dropout_keys: ``[batch]``, or None.
+        hyper: The lane's hyperparameters.
+        images: Pixels in ``[0, 255]``.
+        labels: The labels.
+        dropout_keys: One key per image; None: no dropout.
 
     Returns:
-        The share, which added over the batch axis is the mean loss; then the new statistics, and the part's
-        sums of losses and of right answers, float32 ``[2]``.
+        The share, whose sum over the devices is the mean loss. Then the new statistics, and the part's sums of losses
+        and of correct predictions.
     """
     logits, updates = program.net().apply(
         {"params": params, "batch_stats": batch_stats},
@@ -95,71 +100,66 @@ def loss_fn(
 
 
 def train_step(
-    program: Program, hyper: Hyperparameters, keys: Keys, state: TrainState, images: jax.Array, labels: jax.Array
+    program: Program, hyper: Hyperparameters, keys: Keys, state: TrainState, images: Images, labels: Labels
 ) -> tuple[TrainState, TrainMetrics]:
-    """Takes one step on one batch, or none if the lane has diverged.
-
-    Args:
-        program: The static part.
-        hyper: The lane's numbers.
-        keys: The lane's keys.
-        state: The state before the step.
-        images: uint8 ``[batch, 28, 28, 1]``: this device's part of the batch.
-        labels: int32 ``[batch]``.
+    """Take one step on one batch, of which each device has a part; change nothing if the lane has diverged.
 
     Returns:
-        The state after the step, and the whole batch's sums.
+        The state after the step, and the sums of the whole batch.
     """
-    config = program.config
-    positions = jnp.arange(labels.size, dtype=jnp.int32)
-    if program.axis_name is not None:
-        positions += jax.lax.axis_index(program.axis_name) * labels.size
-
-    # A key an image, so that how a batch is split changes nothing; one hash for both purposes, which compiles sooner.
-    purposes = ((keys.augment, config.augment.enabled), (keys.dropout, config.model.uses_dropout))
-    used = [key for key, on in purposes if on]
-    if used:
-        step_keys = jax.vmap(jax.random.fold_in, (0, None))(jnp.stack(used), state.step)
-        used = list(jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))(step_keys, positions))
-    if config.augment.enabled:
-        strengths = annealed(hyper, state.step.astype(jnp.float32) / program.num_steps)
-        images = augment(used[0], images, strengths)
-    dropout_keys = used[-1] if config.model.uses_dropout else None
+    images, dropout_keys = _randomize(program, hyper, keys, state.step, images)
     (_, (batch_stats, sums)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
         state.params, state.batch_stats, program, hyper, images, labels, dropout_keys
     )
-    flat_grads, unravel = jax.flatten_util.ravel_pytree(grads)
+    flat_grads, unravel = ravel_pytree(grads)
     if program.axis_name is not None:  # one sum over the devices, since each costs its latency
         total = jax.lax.psum(jnp.concatenate([flat_grads, sums]), program.axis_name)
         flat_grads, sums = total[:-2], total[-2:]
     loss, correct = sums
     updates, opt_state = program.optimizer(hyper).update(unravel(flat_grads), state.opt_state, state.params)
-    flat_updates = jax.flatten_util.ravel_pytree(updates)[0]
+    flat_updates = ravel_pytree(updates)[0]
     diverged_at = jnp.where((state.diverged_at < 0) & ~jnp.isfinite(loss), state.step, state.diverged_at)
     alive = diverged_at < 0
-    params = unravel(jax.flatten_util.ravel_pytree(state.params)[0] + jnp.where(alive, flat_updates, 0.0))
-    flat_stats, unravel_stats = jax.flatten_util.ravel_pytree(batch_stats)
+    params = unravel(ravel_pytree(state.params)[0] + jnp.where(alive, flat_updates, 0.0))
+    flat_stats, unravel_stats = ravel_pytree(batch_stats)
     step, flat_stats, opt_state = jax.tree.map(
         functools.partial(jnp.where, alive),
         (state.step + 1, flat_stats, opt_state),
-        (state.step, jax.flatten_util.ravel_pytree(state.batch_stats)[0], state.opt_state),
+        (state.step, ravel_pytree(state.batch_stats)[0], state.opt_state),
     )
     batch_stats = unravel_stats(flat_stats)
-    count = jnp.float32(config.batch_size)
+    count = jnp.float32(program.config.batch_size)
     norms = (count * jnp.linalg.norm(flat) for flat in (flat_grads, flat_updates))
     return TrainState(step, params, batch_stats, opt_state, diverged_at), TrainMetrics(loss, correct, count, *norms)
 
 
-def eval_step(program: Program, state: TrainState, images: jax.Array, labels: jax.Array, valid: jax.Array) -> Metrics:
-    """Judges one batch with the running statistics.
+def _randomize(
+    program: Program, hyper: Hyperparameters, keys: Keys, step: Int32[Array, ""], images: Images
+) -> tuple[Images | Float32[Array, "batch height width 1"], Key[Array, " batch"] | None]:
+    """Augment this device's part of a batch, and derive the keys of its dropout, as far as the program has them.
 
-    Args:
-        program: The static part.
-        state: The lane's state.
-        images: uint8 ``[batch, 28, 28, 1]``.
-        labels: int32 ``[batch]``.
-        valid: bool ``[batch]``: images that are only padding are False and do not count.
+    There is one key per image, so that it does not matter how the batch is split. One hash serves both purposes, which
+    compiles faster.
     """
+    config, num_images = program.config, len(images)
+    positions = jnp.arange(num_images, dtype=jnp.int32)
+    if program.axis_name is not None:
+        positions += jax.lax.axis_index(program.axis_name) * num_images
+    purposes = ((keys.augment, config.augments), (keys.dropout, config.uses_dropout))
+    used = [key for key, on in purposes if on]
+    if used:
+        step_keys = jax.vmap(jax.random.fold_in, (0, None))(jnp.stack(used), step)
+        used = list(jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))(step_keys, positions))
+    if config.augments:
+        strengths = annealed(hyper, step.astype(jnp.float32) / program.num_steps)
+        images = augment(used[0], images, strengths)
+    return images, used[-1] if config.uses_dropout else None
+
+
+def eval_step(
+    program: Program, state: TrainState, images: Images, labels: Labels, valid: Bool[Array, " batch"]
+) -> Metrics:
+    """Evaluate one batch with the running statistics; images that are not valid, only padding, do not count."""
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     logits: Any = program.net().apply(variables, images, train=False)
     losses = cross_entropy(logits, labels, program.num_classes, 0.0)

@@ -1,7 +1,7 @@
-"""The compiled programs of a group of lanes: lanes and batches over a mesh of devices.
+"""The compiled programs of a group of lanes, with lanes and batches spread over a mesh of devices.
 
-One code path trains one lane or many: ``lax.map`` over a device's lanes inside ``shard_map`` over the mesh's
-``lane`` and ``batch`` axes.
+The same code trains one lane or many: ``lax.map`` over a device's lanes, inside ``shard_map`` over the mesh's axes
+``lane`` and ``batch``.
 """
 
 import dataclasses
@@ -20,21 +20,21 @@ from jax.sharding import PartitionSpec as P
 
 from jax_s6 import backend
 from jax_s6.config import Hyperparameters
-from jax_s6.network import net as model
+from jax_s6.network.net import BATCH_AXIS
 from jax_s6.training.epoch import EpochMetrics, Split, evaluate, train_epoch
 from jax_s6.training.state import Program, TrainState, create_train_state
-from jax_s6.training.step import TrainMetrics
+from jax_s6.training.step import Metrics, TrainMetrics
 
-LANE_AXIS, BATCH_AXIS = "lane", model.BATCH_AXIS
+LANE_AXIS = "lane"
 
 
 class Compiled(NamedTuple):
-    """A Trainer's programs for so many lanes and such data.
+    """A trainer's programs, compiled for a number of lanes and for sizes of splits.
 
     Attributes:
-        create: As the Trainer's.
-        epoch: ``(hyper, state, epoch, train, test, validation) -> (state, EpochMetrics)``: trains, then judges. Donates
-            the state; ``validation`` is a Split or None.
+        create: See ``Trainer``.
+        epoch: ``(hyper, state, epoch, train, test, validation) -> (state, EpochMetrics)``: trains for an epoch, then
+            evaluates. It donates the state; ``validation`` is a Split or None.
     """
 
     create: Callable[..., TrainState]
@@ -45,108 +45,84 @@ class Trainer:
     """The programs of a group of lanes on a mesh.
 
     Attributes:
-        create: ``(hyper) -> state``, each with leading dimension ``[lanes]``.
-        train: ``(hyper, state, epoch, train) -> (state, TrainMetrics)``: an epoch without the judging. Donates the
-            state, and is traced once, or says so.
-        judge: ``(state, splits) -> a list of Metrics``, with None for each split that is None.
-        program: The static part, on the mesh's batch axis.
+        create: ``(hyper) -> state``. Arrays of both begin with the dimension ``[lanes]``.
+        train: ``(hyper, state, epoch, train) -> (state, TrainMetrics)``: trains for an epoch, without an evaluation. It
+            donates the state, and raises AssertionError if it is traced twice.
+        evaluate: ``(state, splits) -> list of Metrics``, with None for each split that is None.
+        program: The static part, with the mesh's batch axis.
     """
 
     def __init__(self, program: Program, mesh: Mesh, width: int = 1):
-        """Prepares the functions; they compile when first called.
+        """Prepare the functions. They compile when they are first called.
 
         Args:
             program: The static part.
-            mesh: With the axes ``lane`` and ``batch``; the latter's size divides the batch size.
-            width: Lanes that a device trains at once, by ``vmap``; it takes its lanes in groups of this many.
+            mesh: Its axes are ``lane`` and ``batch``; the size of the latter divides the batch size.
+            width: Number of lanes that a device trains at once, by ``vmap``. It takes its lanes in groups of this size.
         """
-        chex.clear_trace_counter()  # it counts by source line: another Trainer's epoch would count as this one's
+        chex.clear_trace_counter()  # it counts by function: those of another trainer would count, too
         devices = list(mesh.devices.flat)
         recompute = backend.one_core_per_device(devices)
-        self.program = program = dataclasses.replace(program, axis_name=BATCH_AXIS, recompute=recompute)
+        self.program = dataclasses.replace(program, axis_name=BATCH_AXIS, recompute=recompute)
         self._mesh = mesh
-
-        def train_lanes(hyper, state, number, train):
-            def train_lane(lane):
-                return train_epoch(program, *lane, train, number)  # pyright: ignore[reportCallIssue]
-
-            return jax.lax.map(train_lane, (hyper, state), batch_size=width)
-
-        def pass_over(hyper, state, number, train):
-            shape = state.step.shape
-            count = jnp.full(shape, program.steps_per_epoch * program.config.batch_size, jnp.float32)
-            nan = jnp.full(shape, jnp.nan, jnp.float32)
-            return state, TrainMetrics(nan, jnp.zeros_like(nan), count, nan, nan)
-
-        @chex.assert_max_traces(n=1)
-        def train(hyper, state, number, split):
-            # A device whose lanes have all diverged has nothing to train; a sweep pads with such lanes.
-            alive = (state.diverged_at < 0).any()
-            return jax.lax.cond(alive, train_lanes, pass_over, hyper, state, number, split)
-
-        def judge(state, splits):
-            def judge_lanes(split):
-                return jax.lax.map(lambda lane: evaluate(program, lane, split), state, batch_size=width)
-
-            return [None if split is None else judge_lanes(split) for split in splits]
-
-        def create(hyper):
-            return jax.lax.map(functools.partial(create_train_state, program), hyper)
-
         lanes, shared = P(LANE_AXIS), P()
-        # check_vma off: the gradients' sum over the batch axis is written out in train_step.
-        shard = functools.partial(jax.shard_map, mesh=mesh, out_specs=lanes, check_vma=False)
-        options = backend.quick_compilation(devices[0].platform)
-        self.create = jax.jit(shard(create, in_specs=lanes), compiler_options=options)
-        inputs, options = (lanes, lanes, shared, shared), backend.training_options(devices)
-        self.train = jax.jit(shard(train, in_specs=inputs), donate_argnums=1, compiler_options=options)
-        self.judge = jax.jit(shard(judge, in_specs=(lanes, shared)))
+
+        def jit(function: Callable, options: dict[str, Any], *specs: P, donate: tuple[int, ...] = ()) -> Callable:
+            function = functools.partial(function, self.program, width)
+            # check_vma off: the gradients' sum over the batch axis is written out in train_step.
+            mapped = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=lanes, check_vma=False)
+            return jax.jit(mapped, donate_argnums=donate, compiler_options=options)
+
+        training, quick = backend.training_options(devices), backend.quick_compilation(devices[0].platform)
+        self.create = jit(_create, quick, lanes)
+        self.train = jit(_train, training, lanes, lanes, shared, shared, donate=(1,))
+        self.evaluate = jit(_evaluate, {}, lanes, shared)
 
     def compile(self, hyper: Hyperparameters, splits: Sequence[Split | None]) -> Compiled:
-        """Compiles what the first step needs; the judging compiles in the background, while the first epoch trains.
+        """Compile what the first step needs; the evaluation compiles in the background, during the first epoch.
 
         Args:
-            hyper: The lanes' numbers, placed.
-            splits: Training, test and validation images, placed; the last may be None.
+            hyper: The lanes' hyperparameters, on their devices.
+            splits: Training, test and validation images, on their devices; the last may be None.
         """
-        first, *judged = splits
+        first, *evaluated = splits
         state = self._abstract_state(hyper)
         pool = ThreadPoolExecutor(1)
         create = pool.submit(lambda: self.create.lower(hyper).compile())
         train = self.train.lower(hyper, state, jnp.int32(0), first).compile()
-        judge = pool.submit(lambda: self.judge.lower(state, judged).compile())
+        evaluate = pool.submit(lambda: self.evaluate.lower(state, evaluated).compile())
         pool.shutdown(wait=False)
 
-        def epoch(hyper, state, number, split, *judged):
+        def epoch(hyper, state, number, split, *evaluated):
             state, metrics = train(hyper, state, number, split)
-            return state, EpochMetrics(metrics, *judge.result()(state, list(judged)))
+            return state, EpochMetrics(metrics, *evaluate.result()(state, list(evaluated)))
 
         return Compiled(create.result(), epoch)
 
     def put_lanes(self, hyper: Hyperparameters) -> Hyperparameters:
-        """Places the lanes' numbers, each ``[lanes]``, on their devices; lanes are a multiple of the mesh's."""
+        """Place hyperparameters, each ``[lanes]``, on the lanes' devices; the mesh's lane axis divides their number."""
         arrays = Hyperparameters(*(np.asarray(x, np.float32) for x in hyper))
         return self._place(arrays._replace(seed=np.asarray(hyper.seed, np.uint32)), P(LANE_AXIS))
 
     def put_state(self, state: TrainState) -> TrainState:
-        """Places states from the host, arrays ``[lanes, ...]``, on their lanes' devices."""
+        """Place states from the host, arrays ``[lanes, ...]``, on the lanes' devices."""
         return self._place(state, P(LANE_AXIS))
 
-    def _abstract_state(self, hyper: Hyperparameters) -> TrainState:
-        """Describes what ``create`` returns, for compiling ``train`` before there is a state."""
-        sharding = NamedSharding(self._mesh, P(LANE_AXIS))
-        shapes = jax.eval_shape(self.create, hyper)
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
-
     def put_shared(self, tree: Any) -> Any:
-        """Places data that every lane reads on every device."""
+        """Place data that every lane reads on every device."""
         return self._place(tree, P())
 
     def fetch(self, tree: Any) -> Any:
-        """Brings the lanes' results, ``[lanes, ...]``, to the host: those of all processes, to each of them."""
+        """Bring results of the lanes, ``[lanes, ...]``, to the host: those of all processes, to each process."""
         if self._mesh.is_multi_process:
             return multihost_utils.process_allgather(tree, tiled=True)
         return jax.device_get(tree)
+
+    def _abstract_state(self, hyper: Hyperparameters) -> TrainState:
+        """Describe what ``create`` returns, so that ``train`` can be compiled before there is a state."""
+        sharding = NamedSharding(self._mesh, P(LANE_AXIS))
+        shapes = jax.eval_shape(self.create, hyper)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
 
     def _place(self, tree: Any, spec: P) -> Any:
         sharding = NamedSharding(self._mesh, spec)
@@ -157,5 +133,39 @@ class Trainer:
 
 
 def make_mesh(devices: list[jax.Device], num_lane_devices: int = 1) -> Mesh:
-    """Arranges devices as ``[lane, batch]``: so many groups of lanes, each batch split over the rest."""
+    """Arrange devices as ``[lane, batch]``: each of the ``num_lane_devices`` rows of devices shares its batches."""
     return Mesh(np.asarray(devices).reshape(num_lane_devices, -1), (LANE_AXIS, BATCH_AXIS))
+
+
+# One device's part of the programs. Arrays of ``hyper`` and ``state`` begin with the dimension of its lanes.
+
+
+def _create(program: Program, width: int, hyper: Hyperparameters) -> TrainState:
+    return jax.lax.map(functools.partial(create_train_state, program), hyper)
+
+
+@chex.assert_max_traces(n=1)
+def _train(
+    program: Program, width: int, hyper: Hyperparameters, state: TrainState, epoch: jax.Array, split: Split
+) -> tuple[TrainState, TrainMetrics]:
+    """Train for an epoch; do nothing if all lanes have diverged: a sweep fills up with such lanes."""
+
+    def train(hyper: Hyperparameters, state: TrainState, epoch: jax.Array, split: Split) -> Any:
+        def train_lane(lane: tuple[Hyperparameters, TrainState]) -> tuple[TrainState, TrainMetrics]:
+            return train_epoch(program, lane[0], lane[1], split, epoch)
+
+        return jax.lax.map(train_lane, (hyper, state), batch_size=width)
+
+    def skip(hyper: Hyperparameters, state: TrainState, epoch: jax.Array, split: Split) -> Any:
+        count = jnp.full(state.step.shape, program.steps_per_epoch * program.config.batch_size, jnp.float32)
+        nan = jnp.full_like(count, jnp.nan)
+        return state, TrainMetrics(nan, jnp.zeros_like(nan), count, nan, nan)
+
+    return jax.lax.cond((state.diverged_at < 0).any(), train, skip, hyper, state, epoch, split)
+
+
+def _evaluate(program: Program, width: int, state: TrainState, splits: list[Split | None]) -> list[Metrics | None]:
+    def evaluate_lanes(split: Split) -> Metrics:
+        return jax.lax.map(lambda lane: evaluate(program, lane, split), state, batch_size=width)
+
+    return [None if split is None else evaluate_lanes(split) for split in splits]

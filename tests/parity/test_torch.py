@@ -9,7 +9,15 @@ import optax
 import pytest
 
 from jax_s6 import data
-from jax_s6.config import RECIPES, DataConfig, Hyperparameters, ModelConfig, OptimizerConfig, TrainConfig
+from jax_s6.config import (
+    RECIPES,
+    DataConfig,
+    Hyperparameters,
+    ModelConfig,
+    OptimizerConfig,
+    StaticSettings,
+    TrainConfig,
+)
 from jax_s6.network import net, weights
 from jax_s6.training import step as steps
 from jax_s6.training.state import Program
@@ -76,7 +84,7 @@ def test_evaluation_logits(nets, batches, platform):
 @functools.cache
 def training_pass(platform):
     """A compiled function from variables, hyper-parameters and a batch to loss_fn's results, gradients and logits."""
-    program = Program(TrainConfig(batch_size=BATCH), 60_000, platform=platform)
+    program = Program(StaticSettings.of(TrainConfig(batch_size=BATCH)), 60_000, platform=platform)
 
     @jax.jit
     def run(variables, hyper, images, labels):
@@ -138,7 +146,7 @@ def test_parameters_after_20_steps(nets, batches, nesterov, dtype, tolerance):
     errors = []
     with jax.enable_x64(dtype == "float64"), jax.numpy_dtype_promotion("standard"):
         hyper = Hyperparameters(*(jnp.asarray(value, dtype) for value in Hyperparameters.of(config)))
-        optimizer = Program(config, 60_000).optimizer(hyper)
+        optimizer = Program(StaticSettings.of(config), 60_000).optimizer(hyper)
 
         @jax.jit
         def update(grads, opt_state, params):

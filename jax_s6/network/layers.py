@@ -1,0 +1,160 @@
+"""The layers: convolution with ReLU, batch normalisation, max-pooling and dropout, on arrays in CHWN.
+
+They take and return a batch as a tuple of equal chunks, each ``[channels, height, width, batch]``, or in phases; see
+``convolutions`` for both. The block that uses the layers decides how many chunks there are.
+"""
+
+import math
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Array, Float, Key
+
+from jax_s6.network import convolutions
+
+NUM_CHANNELS = 16
+Images = Float[Array, "channels height width batch"]
+Chunks = tuple[Float[Array, "... batch"], ...]
+Channels = Float[Array, " channels"]
+_CONVOLUTIONS = {
+    "matmul": convolutions.conv3x3,
+    "im2col": convolutions.conv3x3_im2col,
+    "xla": convolutions.conv3x3_xla,
+}
+
+
+def per_channel(x: Channels, ndim: int = 4) -> Float[Array, "*ones channels 1 1 1"]:
+    """Give an array the dimensions of CHWN, or of phases if ``ndim`` is 5."""
+    return x.reshape((1,) * (ndim - 4) + (-1, 1, 1, 1))
+
+
+class Affine(NamedTuple):
+    """A map ``scale * (x - centre) + shift`` of each channel. No gradient flows through the centre."""
+
+    centre: Channels
+    scale: Channels
+    shift: Channels
+
+    def __call__(self, x: Images) -> Images:
+        """Apply the map."""
+        return (x - per_channel(self.centre)) * per_channel(self.scale) + per_channel(self.shift)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation with PyTorch's unbiased running variance, returned as a map that is applied later.
+
+    The next layer, a convolution or a pooling, can fold the map into its weights or apply it to fewer numbers. The
+    gradients of the map's 2 x 16 numbers also replace sums over whole activations.
+
+    Attributes:
+        axis_name: The mesh axis that splits the batch, or None.
+        momentum: The weight of the old running statistics.
+        epsilon: Is added to the variance.
+    """
+
+    axis_name: str | None
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, chunks: Chunks, train: bool) -> Affine:
+        """Normalise by the statistics of the whole batch, on all devices, or by the running statistics."""
+        scale = self.param("scale", nn.initializers.ones, (NUM_CHANNELS,))
+        bias = self.param("bias", nn.initializers.zeros, (NUM_CHANNELS,))
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (NUM_CHANNELS,))
+        running_var = self.variable("batch_stats", "var", jnp.ones, (NUM_CHANNELS,))
+        if train:
+            ndim = chunks[0].ndim
+            axes = tuple(axis for axis in range(ndim) if axis != ndim - 4)
+            sums = jnp.stack([jnp.stack([chunk.mean(axes), (chunk * chunk).mean(axes)]) for chunk in chunks]).mean(0)
+            mean, square = sums if self.axis_name is None else jax.lax.pmean(sums, self.axis_name)
+            var = jnp.maximum(square - mean * mean, 0.0)
+            if not self.is_initializing():
+                size = sum(chunk.size for chunk in chunks) // NUM_CHANNELS
+                count = size * (1 if self.axis_name is None else jax.lax.axis_size(self.axis_name))
+                new = 1 - self.momentum
+                running_mean.value = self.momentum * running_mean.value + new * mean
+                running_var.value = self.momentum * running_var.value + new * var * (count / (count - 1))
+        else:
+            mean, var = running_mean.value, running_var.value
+        # The map is about the mean, so that bfloat16 rounds differences from it, but not differentiated through it: the
+        # gradient of the shift, 16 numbers, stands for what would be a sum over the whole of x.
+        centre, scale = jax.lax.stop_gradient(mean), scale * jax.lax.rsqrt(var + self.epsilon)
+        return Affine(centre, scale, bias - (mean - centre) * scale)
+
+
+class Conv3x3(nn.Module):
+    """A 3x3 convolution with padding 1 and a bias, followed by ReLU.
+
+    Attributes:
+        stride: 1 or 2.
+        convolution: ``matmul``, ``im2col`` or ``xla``.
+        dtype: The type to which the factors of products are rounded.
+        recompute: Whether the gradient computes shifted copies again instead of keeping them in memory. It always does
+            where there are several chunks.
+    """
+
+    stride: int
+    convolution: str
+    dtype: DTypeLike
+    recompute: bool = False
+
+    @nn.compact
+    def __call__(self, chunks: Chunks, norm: Affine | None = None, to_phases: bool = False) -> Chunks:
+        """Apply ``norm``, if given, and convolve CHWN, or phases if the stride is 2, to CHWN or to phases."""
+        *_, in_channels, height, width, _ = shape = chunks[0].shape
+        from_phases = len(shape) == 5
+        init = _uniform_by_fan_in(9 * in_channels)
+        kernel = self.param("kernel", init, (3, 3, in_channels, NUM_CHANNELS))
+        bias = per_channel(self.param("bias", init, (NUM_CHANNELS,)), 5 if to_phases else 4)
+        centre = None
+        if norm is not None and self.convolution == "im2col":
+            chunks = jax.tree.map(norm, chunks)
+        elif norm is not None:  # conv(scale (x - centre) + shift) = conv'(x - centre) + the response to shift
+            sizes = (2 * height, 2 * width) if from_phases else (height, width)
+            bias = bias + convolutions.constant_response(kernel, norm.shift, sizes, self.stride)
+            kernel = kernel * norm.scale.reshape(1, 1, -1, 1)
+            centre = per_channel(norm.centre, len(shape))
+
+        def convolve(x: jax.Array, kernel: jax.Array, centre: jax.Array | None) -> jax.Array:
+            x = x if centre is None else x - centre
+            if to_phases:
+                return convolutions.conv3x3_to_phases(x, kernel, self.dtype)
+            if from_phases:
+                return convolutions.conv3x3_from_phases(x, kernel, self.dtype)
+            return _CONVOLUTIONS[self.convolution](x, kernel, self.stride, self.dtype)
+
+        if self.recompute or len(chunks) > 1:
+            convolve = jax.checkpoint(convolve)
+        return tuple(nn.relu(convolve(chunk, kernel, centre) + bias) for chunk in chunks)
+
+
+def max_pool(chunks: Chunks, norm: Affine) -> Chunks:
+    """Take the pixel of each 2x2 window that is the largest after a map, which the caller then applies to fewer pixels.
+
+    It is the largest before the map, or the smallest where the scale is negative.
+    """
+    sign = per_channel(jnp.where(norm.scale < 0, -1.0, 1.0))
+    return tuple(convolutions.max_pool(chunk * sign) * sign for chunk in chunks)
+
+
+def dropout(x: Images, rate: ArrayLike, keys: Key[Array, " batch"]) -> Images:
+    """Zero each number with probability ``rate``, which may be traced, and divide the others by ``1 - rate``.
+
+    There is one key per image, so that the masks do not depend on how the batch is split over devices.
+    """
+    keep_rate = 1 - jnp.float32(rate)
+    size = math.prod(x.shape[:-1])
+    words = jax.vmap(lambda key: jax.random.bits(key, (-(-size // 2),)), out_axes=-1)(keys)
+    halves = jnp.concatenate([words & 0xFFFF, words >> 16])[:size]  # 16 random bits are enough to decide
+    keep = halves.reshape(x.shape) < jnp.round(keep_rate * 2**16).astype(jnp.uint32)
+    return jnp.where(keep, x / keep_rate, 0.0)
+
+
+def _uniform_by_fan_in(fan_in: int) -> nn.initializers.Initializer:
+    """Draw from U(-1/sqrt(fan_in), 1/sqrt(fan_in)): PyTorch's default for a convolution's kernel and for its bias."""
+    bound = fan_in**-0.5
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
