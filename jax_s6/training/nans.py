@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr
+from jax.typing import ArrayLike
 from jaxtyping import Array, Int32, UInt8
 
 from jax_s6.config import Hyperparameters, TrainConfig
@@ -96,7 +97,7 @@ def _outputs(program: Program, variables: Any, images: Images) -> Any:
     return _all_finite(dict(captured)["intermediates"])
 
 
-def _first_output(program: Program, state: TrainState, images: np.ndarray) -> str | None:
+def _first_output(program: Program, state: TrainState, images: ArrayLike) -> str | None:
     """Name the first layer whose output is not finite."""
     outputs = _leaves(_outputs(program, {"params": state.params, "batch_stats": state.batch_stats}, images))
     names = [keystr(path, simple=True, separator=".").partition("__call__")[0] for path, ok in outputs if not ok]
