@@ -54,7 +54,8 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, s
     Raises:
         OSError: The file cannot be written.
     """
-    content = save_bytes(dict(arrays), metadata=dict(metadata or {}))
+    # safetensors ignores strides; np.ascontiguousarray would give scalars a dimension
+    content = save_bytes({k: np.asarray(x, order="C") for k, x in arrays.items()}, metadata=dict(metadata or {}))
     size = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + size])
     if "__metadata__" in header:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from jax_s6.errors import InputError
 from jax_s6.network import net, weights
@@ -30,6 +30,16 @@ def test_round_trip_is_exact(variables, tmp_path):
 def test_pytorchs_state_dict_loads_from_safetensors(variables, tmp_path):
     save_file(weights.to_torch_state_dict(variables), tmp_path / "net.safetensors")
     jax.tree.map(np.testing.assert_array_equal, weights.load(tmp_path / "net.safetensors"), variables)
+
+
+def test_arrays_in_any_order_of_memory_are_written_as_they_are(variables, tmp_path):
+    kernels = weights.from_torch_state_dict(weights.to_torch_state_dict(variables))
+    assert not kernels["params"]["conv2"]["conv_0"]["kernel"].flags.c_contiguous, "the order that this test is about"
+    weights.save(tmp_path / "w.safetensors", kernels)
+    jax.tree.map(np.testing.assert_array_equal, weights.load(tmp_path / "w.safetensors"), variables)
+    arrays = {"scalar": np.array(3.0, np.float32), "part": np.arange(12, dtype=np.int32).reshape(3, 4)[:, ::2]}
+    weights.write(tmp_path / "arrays.safetensors", arrays)
+    jax.tree.map(np.testing.assert_array_equal, load_file(tmp_path / "arrays.safetensors"), arrays)
 
 
 def test_loading_does_not_share_memory(variables):
