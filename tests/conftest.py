@@ -25,6 +25,10 @@ import pytest  # noqa: E402
 
 from jax_s6 import backend  # noqa: E402
 from jax_s6.data import Dataset  # noqa: E402
+from jax_s6.training.lanes import GroupTrainer  # noqa: E402
+from jax_s6.training.trainer import Trainer  # noqa: E402
+
+_PROGRAMS: dict[tuple, tuple] = {}
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # a slow machine is not a failure
 hypothesis.settings.load_profile("untimed")
@@ -63,6 +67,26 @@ def cache_folder(tmp_path_factory):
     backend.use_compilation_cache(folder)  # before the first compilation, as JAX decides then whether to use one
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_S6_CACHE", str(folder))
+        yield
+
+
+@pytest.fixture(scope="module")
+def shared_programs():
+    """Has all modules that use this fixture prepare each compiled program once, and not once per run."""
+    prepare = GroupTrainer.prepare
+
+    def prepare_once(self: GroupTrainer) -> Trainer:
+        shapes = tuple(x.shape for x in jax.tree.leaves(self.data.splits))
+        key = (self.program, shapes, tuple(self.arrangement.devices), *self.arrangement[1:])
+        if self._trainer is None and key in _PROGRAMS:
+            self._trainer, self._compiled = _PROGRAMS[key]
+            self._splits = self.data.place(self._trainer, self.arrangement.devices)
+        trainer = prepare(self)
+        _PROGRAMS.setdefault(key, (trainer, self._compiled))
+        return trainer
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(GroupTrainer, "prepare", prepare_once)
         yield
 
 

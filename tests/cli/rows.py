@@ -132,7 +132,7 @@ SWEEP = [
     ("--batch-size 64 x", "--batch-size"),
     ("--batch-size 64 501", "batch_size must be <= 500"),
     ("--schedule cosine cubic", "--schedule"),
-    ("--prune", "prune judges lanes on held-out images, but holdout is 0: give --holdout"),
+    ("--prune", "prune ranks lanes by held-out images, but holdout is 0: give --holdout"),
     ("--width 0", "width must be >= 1, got 0"),
     ("--width wide", "--width"),
     ("--distributed --devices 1 --coordinator a --num-processes 1 --process-id 0", "coordinator must be HOST:PORT"),

@@ -52,7 +52,7 @@ def test_there_are_at_least_a_hundred():
     ("command", "text", "message"),
     [
         ("train", "--learning-rate nan", "learning_rate must be > 0"),
-        ("sweep", "--prune", "prune judges lanes on held-out images"),
+        ("sweep", "--prune", "prune ranks lanes by held-out images"),
         ("backprop", "--targets 0.5 2", "targets must be >= 0 and <= 1"),
     ],
 )

@@ -60,7 +60,7 @@ def test_two_processes_of_which_one_is_killed_end_as_if_never_stopped(bars, tmp_
             finish(process)
     out = tmp_path / "out"
     with two_processes([*arguments, str(out)]) as running:
-        while not (out / "checkpoints" / "group-0" / "1.safetensors").exists():
+        while not (out / "checkpoints" / "1.safetensors").exists():
             assert [process.poll() for process in running] == [None, None]
             time.sleep(0.05)
         time.sleep(random.uniform(0, 2))
@@ -80,7 +80,7 @@ def test_two_processes_end_on_a_signal_and_can_be_resumed(bars, tmp_path):
     data = write_bars(tmp_path, bars)
     arguments = ["--data-dir", str(data), *PLAIN, "--num-epochs", "500", "--out", str(tmp_path / "out")]
     with two_processes(arguments) as running:
-        while not (tmp_path / "out" / "checkpoints" / "group-0" / "1.safetensors").exists():
+        while not (tmp_path / "out" / "checkpoints" / "1.safetensors").exists():
             assert [process.poll() for process in running] == [None, None]
             time.sleep(0.05)
         for process in running:

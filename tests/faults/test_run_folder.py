@@ -13,9 +13,9 @@ import pytest
 
 from jax_s6.config import RECIPES
 from jax_s6.errors import InputError
-from jax_s6.network import net as model
-from jax_s6.runs.folder import LOCK, claimed, needs_work
-from jax_s6.train import command as train
+from jax_s6.network import net
+from jax_s6.runs.folder import LOCK, OutputConfig, claimed, needs_work
+from jax_s6.train.run import TrainResult, write_run
 from tests.faults.runs import full_disk
 
 HOLD = "import sys, time; from pathlib import Path; from jax_s6.runs.folder import claimed\n"
@@ -118,27 +118,26 @@ def test_what_is_there_decides(tmp_path, files, flags, wanted):
     for name in files:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    flags = {"resume": False, "overwrite": False, **flags}
     if isinstance(wanted, bool):
-        assert needs_work(tmp_path, **flags) is wanted
+        assert needs_work(tmp_path, OutputConfig(**flags)) is wanted
     else:
         with pytest.raises(InputError, match=wanted):
-            needs_work(tmp_path, **flags)
+            needs_work(tmp_path, OutputConfig(**flags))
 
 
 def test_results_on_a_full_disk_are_whole_or_not_there(tmp_path):
     """Each level is full at another file; the summary, which says that all is there, is the last."""
-    variables = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(model.init, jax.random.key(0)))
+    variables = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(net.init, jax.random.key(0)))
     names = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "seconds")
-    result = train.TrainResult(variables, [{"epoch": 1, **dict.fromkeys(names, 0.5)}], {"text": "x" * 100_000})
+    result = TrainResult(variables, [{"epoch": 1, **dict.fromkeys(names, 0.5)}], {"text": "x" * 100_000})
     whole = tmp_path / "whole"
     whole.mkdir()
-    train.write_run(whole, RECIPES["best"], result)
+    write_run(whole, RECIPES["best"], result)
     for number, size in enumerate((0, 1000, 20_000, 60_000)):
         out = tmp_path / str(number)
         out.mkdir()
         with full_disk(size), pytest.raises(InputError, match="cannot be written .*: free disk space"):
-            train.write_run(out, RECIPES["best"], result)
+            write_run(out, RECIPES["best"], result)
         left = [path.name for path in out.iterdir()]
         assert "summary.json" not in left
         for name in left:

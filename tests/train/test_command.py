@@ -11,20 +11,15 @@ from jax_s6 import cli
 from jax_s6.config import RECIPES
 from jax_s6.report import folder as report_folder
 from jax_s6.train import command as train
-from tests.conftest import write_idx
-from tests.faults.runs import assert_same, results
+from jax_s6.train.run import make_run
+from tests.faults.runs import assert_same, results, write_bars
 
 SETTINGS = ["--num-epochs", "2", "--batch-size", "50", "--holdout", "100", "--learning-rate", "0.05"]
 
 
 @pytest.fixture(scope="module")
 def folder(bars, tmp_path_factory):
-    """The bars as four IDX files."""
-    folder = tmp_path_factory.mktemp("idx")
-    for prefix, part in (("train", "train"), ("t10k", "test")):
-        write_idx(folder / f"{prefix}-images-idx3-ubyte", getattr(bars, f"{part}_images")[..., 0])
-        write_idx(folder / f"{prefix}-labels-idx1-ubyte", getattr(bars, f"{part}_labels"))
-    return folder
+    return write_bars(tmp_path_factory.mktemp("idx"), bars)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +30,7 @@ def run(folder, tmp_path_factory):
 
 
 def read_summary(out):
-    return json.loads((out / "summary.json").read_text())
+    return json.loads((out / "summary.json").read_text(), parse_constant=pytest.fail)
 
 
 def test_summary_says_what_is_promised(run):
@@ -51,14 +46,14 @@ def test_summary_says_what_is_promised(run):
     assert {"versions", "device", "machine", "data_checksum"} <= summary.keys()
 
 
-def test_metrics_have_a_line_an_epoch(run):
+def test_metrics_have_one_line_per_epoch(run):
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2]
     assert rows[-1]["test_accuracy"] == read_summary(run)["test_accuracy"]
     assert rows[-1]["train_loss"] < rows[0]["train_loss"]
 
 
-def test_tensorboard_has_scalars_filters_and_mistakes(folder, tmp_path):
+def test_tensorboard_has_scalars_filters_and_mistakes(folder, tmp_path, capsys):
     train.main(["--data-dir", str(folder), *SETTINGS, "--out", str(tmp_path), "--tensorboard"])
     events = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"images": 0, "scalars": 0}).Reload()
     expected = {f"{what}/{split}" for what in ("loss", "accuracy") for split in ("train", "test", "validation")}
@@ -69,6 +64,17 @@ def test_tensorboard_has_scalars_filters_and_mistakes(folder, tmp_path):
         assert image.size == (15 * 16, 15 * 16)
     found = report_folder.read_folder(tmp_path)  # the report takes what train wrote
     assert {len(values) for values in found.lanes[0]["metrics"].values()} == {2} and found.params
+    text = capsys.readouterr().out
+    for part in (
+        "11,952",
+        "epoch   1  train loss ",
+        "epoch   2",
+        "validation ",
+        "this run",
+        f"results are in {tmp_path}",
+    ):
+        assert part in text.replace("\n", ""), part
+    assert "--devices 1" not in text, "a batch of 50 is not shared"
 
 
 def test_picture_is_a_png_and_no_part_is_left(run):
@@ -83,6 +89,25 @@ def test_config_file_repeats_the_run_exactly(run, tmp_path):
     assert_same(results(tmp_path / "again"), results(run))
     for name in ("config.json", "params.safetensors", "curves.png"):
         assert (run / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+def test_a_run_that_diverged_leaves_all_files_and_no_nan(folder, tmp_path):
+    """JSON has no NaN; a reader in another language would refuse the file."""
+    flags = "--learning-rate 1e6 --weight-decay 1 --initial-fraction 1".split()
+    train.main(["--data-dir", str(folder), *SETTINGS, *flags, "--out", str(tmp_path)])
+    summary = read_summary(tmp_path)
+    assert 0 < summary["diverged_at"] < 16 and summary["train_loss"] is None
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line, parse_constant=pytest.fail)["epoch"] for line in lines] == [1, 2]
+    assert (tmp_path / "curves.png").exists()
+
+
+def test_devices_that_share_batches_are_reported_with_the_flag_that_gives_a_lanes_bits(bars, capsys):
+    for devices, said in ((1, False), (2, True)):
+        train.EpochLines("epochs").started(make_run(RECIPES["best"], bars, devices))
+        text = capsys.readouterr().out
+        assert ("2 devices share each batch; --devices 1 gives the parameters of a sweep's lane" in text) is said
+        assert "11,952" in text
 
 
 def test_flags_change_a_recipe():
@@ -135,9 +160,16 @@ def test_an_existing_run_is_kept(run, folder, capsys):
     assert (run / "summary.json").read_bytes() == before
 
 
+def test_a_finished_run_is_not_resumed(run, folder, capsys):
+    before = (run / "summary.json").stat().st_mtime_ns
+    train.main(["--data-dir", str(folder), *SETTINGS, "--out", str(run), "--resume"])
+    assert "is complete: nothing to resume" in capsys.readouterr().out.replace("\n", "")
+    assert (run / "summary.json").stat().st_mtime_ns == before
+
+
 def test_help_shows_ranges_and_defaults(capsys):
     with pytest.raises(SystemExit) as stop:
         train.parse_command(["--help"])
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert stop.value.code == 0
-    assert "Peak learning rate, > 0. (default: 0.15)" in text and "--num-epochs" in text
+    assert "Peak learning rate. Allowed: > 0 and <= 1000000. (default: 0.15)" in text and "--num-epochs" in text
