@@ -1,6 +1,7 @@
 """The table of layers, against the network itself."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jax_s6 import data
@@ -19,8 +20,10 @@ def test_layers_agree_with_the_network_and_receptive_fields_with_gradients(netwo
     # After the first convolution of conv2 a value sees 15x15 pixels: nothing outside changes it, their corners do.
     assert [row[3] for row in rows][:4] == ["3x3", "5x5", "7x7", "15x15"]
 
+    variables = jax.tree.map(jnp.asarray, network.variables)
+
     def value(images):
-        seen = net.Net().apply(network.variables, images, capture_intermediates=True, mutable=True)[1]
+        seen = net.Net().apply(variables, images, capture_intermediates=True, mutable=True)[1]
         return seen["intermediates"]["conv2"]["conv_0"]["__call__"][0][0][:, 3, 3].sum()  # of the first chunk, CHWN
 
     images = data.load(DataConfig(data_dir=data.EMBEDDED)).test_images[:16].astype(np.float32)
