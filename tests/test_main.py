@@ -30,6 +30,26 @@ def test_as_a_process_it_lists_the_commands_too():
     assert "\n  backprop " in done.stdout and done.stderr == ""
 
 
+# Each command as with -m, but in one process: they share most of their imports.
+RUN_ALL = """
+import contextlib, io, runpy, sys
+from jax_s6.__main__ import COMMANDS
+del sys.modules["jax_s6.__main__"]
+for name in ("jax_s6", *(f"jax_s6.{name}" for name in COMMANDS)):
+    sys.argv = [name, "--help"]
+    with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.suppress(SystemExit):
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
+    assert "usage: " in printed.getvalue(), name
+print(*(name for name in sys.modules if name.endswith("__main__")))
+"""
+
+
+def test_no_module_is_loaded_twice_when_a_command_runs_as_a_module():
+    """A command's module that is loaded as ``__main__`` and once more by its name has each class twice."""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", RUN_ALL], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "__main__\n"), done.stdout + done.stderr
+
+
 def test_a_command_runs_with_its_own_arguments(tmp_path, capsys):
     (tmp_path / "words.png").write_text("words")
     with pytest.raises(SystemExit) as stop:
