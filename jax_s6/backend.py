@@ -28,17 +28,23 @@ def operand_dtype(config: ModelConfig | StaticSettings, target: str | None = Non
     return jnp.bfloat16 if config.precision == "bf16" else jnp.float32
 
 
-def chunk_size(target: str | None = None) -> int | None:
-    """Return the number of images whose activations stay in a CPU's cache; None on accelerators: any number."""
-    return 64 if (target or jax.default_backend()) == "cpu" else None
-
-
 MIN_PART = 64
-"""Smallest number of images per CPU device when a batch is split by default.
+"""Smallest number of images per chunk of a training batch on CPU, and so per device that shares the batch.
 
-With fewer, waiting for the other devices (13 times per step) costs more than one device that runs each operation on all
-cores: by a factor of 1.7 at batch 32 and 1.4 at batch 64, on two cores that share a cache.
+The activations of 64 images stay in the cache. With fewer per device, waiting for the other devices (13 times per step)
+costs more than one device that runs each operation on all cores: by a factor of 1.7 at batch 32 and 1.4 at batch 64, on
+two cores that share a cache.
 """
+MAX_CHUNKS = 16
+"""Largest number of chunks per batch. Each chunk is compiled separately."""
+
+
+def num_chunks(batch_size: int, target: str | None = None) -> int:
+    """Return the number of equal chunks of a training batch: a power of two on CPU, and 1 on accelerators."""
+    if (target or jax.default_backend()) != "cpu":
+        return 1
+    counts = (2**k for k in range(MAX_CHUNKS.bit_length()))
+    return max(n for n in counts if n == 1 or (batch_size % n == 0 and batch_size // n >= MIN_PART))
 
 
 def few_operations(target: str | None = None) -> bool:
@@ -105,13 +111,18 @@ def training_options(devices: Sequence[jax.Device]) -> dict[str, str]:
 
 
 def devices_per_batch(batch_size: int, num_devices: int, target: str | None = None) -> int:
-    """Return over how many of ``num_devices`` a batch is split by default; 1 on accelerators."""
-    return equal_parts(batch_size, num_devices, MIN_PART) if (target or jax.default_backend()) == "cpu" else 1
+    """Return over how many of ``num_devices`` a batch is split by default: whole chunks each; 1 on accelerators."""
+    return min(num_chunks(batch_size, target), floor_power_of_two(num_devices))
 
 
-def equal_parts(size: int, most: int, smallest: int = 1) -> int:
-    """Return the largest number of equal parts of ``size``: 1, or at most ``most`` parts of at least ``smallest``."""
-    return max(n for n in range(1, most + 1) if n == 1 or (size % n == 0 and size // n >= smallest))
+def floor_power_of_two(number: int) -> int:
+    """Return the largest power of two that is at most ``number``, and at least 1."""
+    return 1 << max(number.bit_length() - 1, 0)
+
+
+def equal_parts(size: int, most: int) -> int:
+    """Return the largest number of equal parts of ``size``, at most ``most``."""
+    return max(n for n in range(1, most + 1) if size % n == 0)
 
 
 def first_devices(count: int) -> list[jax.Device]:

@@ -1,7 +1,7 @@
 """The layers: convolution with ReLU, batch normalisation, max-pooling and dropout, on arrays in CHWN.
 
 They take and return a batch as a tuple of equal chunks, each ``[channels, height, width, batch]``, or in phases; see
-``convolutions`` for both. The block that uses the layers decides how many chunks there are.
+``convolutions`` for both. Whoever calls the network decides how many chunks there are.
 """
 
 import math
@@ -14,6 +14,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float, Key
 
 from jax_s6.network import convolutions
+from jax_s6.network.chunks import copies, mean_over_batch, num_devices
 
 NUM_CHANNELS = 16
 Images = Float[Array, "channels height width batch"]
@@ -42,6 +43,11 @@ class Affine(NamedTuple):
         """Apply the map."""
         return (x - per_channel(self.centre)) * per_channel(self.scale) + per_channel(self.shift)
 
+    def per_chunk(self, count: int, axis_name: str | None) -> list["Affine"]:
+        """Return the map once for each of a device's chunks; see ``copies``."""
+        scales, shifts = (copies(x, count, axis_name) for x in (self.scale, self.shift))
+        return [Affine(self.centre, *pair) for pair in zip(scales, shifts, strict=True)]
+
 
 class BatchNorm(nn.Module):
     """Batch normalisation with PyTorch's unbiased running variance, returned as a map that is applied later.
@@ -69,12 +75,11 @@ class BatchNorm(nn.Module):
         if train:
             ndim = chunks[0].ndim
             axes = tuple(axis for axis in range(ndim) if axis != ndim - 4)
-            sums = jnp.stack([jnp.stack([chunk.mean(axes), (chunk * chunk).mean(axes)]) for chunk in chunks]).mean(0)
-            mean, square = sums if self.axis_name is None else jax.lax.pmean(sums, self.axis_name)
+            moments = [jnp.stack([chunk.mean(axes), (chunk * chunk).mean(axes)]) for chunk in chunks]
+            mean, square = mean_over_batch(moments, self.axis_name)
             var = jnp.maximum(square - mean * mean, 0.0)
             if not self.is_initializing():
-                size = sum(chunk.size for chunk in chunks) // NUM_CHANNELS
-                count = size * (1 if self.axis_name is None else jax.lax.axis_size(self.axis_name))
+                count = num_devices(self.axis_name) * sum(chunk.size for chunk in chunks) // NUM_CHANNELS
                 new = 1 - self.momentum
                 running_mean.value = self.momentum * running_mean.value + new * mean
                 running_var.value = self.momentum * running_var.value + new * var * (count / (count - 1))
@@ -93,31 +98,34 @@ class Conv3x3(nn.Module):
         stride: 1 or 2.
         convolution: ``matmul``, ``im2col`` or ``xla``.
         dtype: The type to which the factors of products are rounded.
+        axis_name: The mesh axis that splits the batch, or None.
         recompute: Whether the gradient computes shifted copies again instead of keeping them in memory. It always does
-            where there are several chunks.
+            if there are several chunks.
     """
 
     stride: int
     convolution: str
     dtype: DTypeLike
+    axis_name: str | None = None
     recompute: bool = False
 
     @nn.compact
     def __call__(self, chunks: Chunks, norm: Affine | None = None, to_phases: bool = False) -> Chunks:
         """Apply ``norm``, if given, and convolve CHWN, or phases if the stride is 2, to CHWN or to phases."""
         *_, in_channels, height, width, _ = shape = chunks[0].shape
-        from_phases = len(shape) == 5
+        from_phases, axis_name = len(shape) == 5, None
         init = _uniform_by_fan_in(9 * in_channels)
         kernel = self.param("kernel", init, (3, 3, in_channels, NUM_CHANNELS))
         bias = per_channel(self.param("bias", init, (NUM_CHANNELS,)), 5 if to_phases else 4)
         centre = None
         if norm is not None and self.convolution == "im2col":
-            chunks = jax.tree.map(norm, chunks)
+            norms = norm.per_chunk(len(chunks), self.axis_name)
+            chunks = tuple(norm(chunk) for norm, chunk in zip(norms, chunks, strict=True))
         elif norm is not None:  # conv(scale (x - centre) + shift) = conv'(x - centre) + the response to shift
             sizes = (2 * height, 2 * width) if from_phases else (height, width)
             bias = bias + convolutions.constant_response(kernel, norm.shift, sizes, self.stride)
             kernel = kernel * norm.scale.reshape(1, 1, -1, 1)
-            centre = per_channel(norm.centre, len(shape))
+            centre, axis_name = per_channel(norm.centre, len(shape)), self.axis_name
 
         def convolve(x: jax.Array, kernel: jax.Array, centre: jax.Array | None) -> jax.Array:
             x = x if centre is None else x - centre
@@ -129,29 +137,30 @@ class Conv3x3(nn.Module):
 
         if self.recompute or len(chunks) > 1:
             convolve = jax.checkpoint(convolve)
-        return tuple(nn.relu(convolve(chunk, kernel, centre) + bias) for chunk in chunks)
+        kernels, biases = (copies(x, len(chunks), axis_name) for x in (kernel, bias))
+        return tuple(nn.relu(convolve(x, k, centre) + b) for x, k, b in zip(chunks, kernels, biases, strict=True))
 
 
-def max_pool(chunks: Chunks, norm: Affine) -> Chunks:
-    """Take the pixel of each 2x2 window that is the largest after a map, which the caller then applies to fewer pixels.
+def max_pool(x: Images, norm: Affine) -> Float[Array, "channels height//2 width//2 batch"]:
+    """Take the largest pixel of each 2x2 window after a map, which is then computed for a quarter of the pixels.
 
     It is the largest before the map, or the smallest where the scale is negative.
     """
     sign = per_channel(jnp.where(norm.scale < 0, -1.0, 1.0))
-    return tuple(convolutions.max_pool(chunk * sign) * sign for chunk in chunks)
+    return norm(convolutions.max_pool(x * sign) * sign)
 
 
 def dropout(x: Images, rate: ArrayLike, keys: Key[Array, " batch"]) -> Images:
     """Zero each number with probability ``rate``, which may be traced, and divide the others by ``1 - rate``.
 
-    There is one key per image, so that the masks do not depend on how the batch is split over devices.
+    There is one key per image, so that the masks do not depend on how the batch is split.
     """
     keep_rate = 1 - jnp.float32(rate)
     size = math.prod(x.shape[:-1])
     words = jax.vmap(lambda key: jax.random.bits(key, (-(-size // 2),)), out_axes=-1)(keys)
     halves = jnp.concatenate([words & 0xFFFF, words >> 16])[:size]  # 16 random bits are enough to decide
     keep = halves.reshape(x.shape) < jnp.round(keep_rate * 2**16).astype(jnp.uint32)
-    return jnp.where(keep, x / keep_rate, 0.0)
+    return jnp.where(keep, x * (1 / keep_rate), 0.0)  # XLA would multiply or divide, by the number of devices
 
 
 def _uniform_by_fan_in(fan_in: int) -> nn.initializers.Initializer:

@@ -16,14 +16,12 @@ from jaxtyping import Array, Float, Key, UInt8
 from jax_s6 import backend
 from jax_s6.config import ModelConfig, StaticSettings
 from jax_s6.network import layers
-from jax_s6.network.layers import BatchNorm, Conv3x3
+from jax_s6.network.layers import BatchNorm, Chunks, Conv3x3
 
 NUM_PARAMS = 11_952
 NUM_OUTPUTS = layers.NUM_CHANNELS
 BATCH_AXIS = "batch"
 """The mesh axis over which the batch of one lane is split."""
-MAX_CHUNKS = 16
-"""Largest number of chunks per batch. Each chunk is compiled separately."""
 MEAN, STD = 0.1307, 0.3081
 """The network sees ``(pixel / 255 - MEAN) / STD``, which is the reference's ``Normalize``."""
 
@@ -42,32 +40,23 @@ class Block(nn.Module):
     dtype: DTypeLike
     axis_name: str | None
     recompute: bool
-    chunk_size: int | None
 
     @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "channels height width batch"],
-        train: bool,
-        dropout_rate: ArrayLike,
-        dropout_keys: Keys | None,
-    ) -> Float[Array, "16 _ _ batch"]:
-        """Apply the layers."""
-        channels, height, width, batch = x.shape
-        # Phases need even sizes, and pay where images are large: in the first block. So do chunks.
+    def __call__(self, chunks: Chunks, train: bool, dropout_rate: ArrayLike, dropout_keys: list[Keys] | None) -> Chunks:
+        """Apply the layers to each chunk, ``[channels, height, width, batch]``; no dropout without keys."""
+        channels, height, width, _ = chunks[0].shape
+        # Phases need even sizes, and pay where images are large: in the first block.
         phases = self.convolution == "matmul" and channels == 1 and height % 2 == 0 and width % 2 == 0
-        count = 1
-        if train and channels == 1 and self.chunk_size is not None:
-            count = backend.equal_parts(batch, MAX_CHUNKS, self.chunk_size)
-        chunks = tuple(jnp.split(x, count, -1)) if count > 1 else (x,)
-
-        chunks = Conv3x3(1, self.convolution, self.dtype, self.recompute, name="conv_0")(chunks, to_phases=phases)
+        how = self.convolution, self.dtype, self.axis_name, self.recompute
+        chunks = Conv3x3(1, *how, name="conv_0")(chunks, to_phases=phases)
         norm = BatchNorm(self.axis_name, name="norm_0")(chunks, train)
-        chunks = Conv3x3(2, self.convolution, self.dtype, self.recompute, name="conv_1")(chunks, norm)
-        norm = BatchNorm(self.axis_name, name="norm_1")(chunks, train)
-        chunks = layers.max_pool(chunks, norm) if self.pool else chunks
-        x = norm(jnp.concatenate(chunks, -1))
-        return x if dropout_keys is None else layers.dropout(x, dropout_rate, dropout_keys)
+        chunks = Conv3x3(2, *how, name="conv_1")(chunks, norm)
+        norms = BatchNorm(self.axis_name, name="norm_1")(chunks, train).per_chunk(len(chunks), self.axis_name)
+        pairs = zip(chunks, norms, strict=True)
+        chunks = tuple(layers.max_pool(x, norm) if self.pool else norm(x) for x, norm in pairs)
+        if dropout_keys is None:
+            return chunks
+        return tuple(layers.dropout(x, dropout_rate, keys) for x, keys in zip(chunks, dropout_keys, strict=True))
 
 
 class Net(nn.Module):
@@ -78,8 +67,8 @@ class Net(nn.Module):
         dtype: float32 or bfloat16, the type to which the factors of products are rounded.
         axis_name: The mesh axis that splits the batch, or None. Batch normalisation covers the whole batch.
         recompute: Whether the gradient computes the shifted copies of a convolution again instead of keeping them.
-        chunk_size: The first block splits a training batch into equal chunks of at least this number of images, whose
-            activations stay in a CPU's cache. None: no chunks.
+        num_chunks: Number of equal chunks of this device's part of a training batch, a power of two. The activations
+            of a small chunk stay in a CPU's cache.
         few_operations: Whether to spend memory on fewer operations, each of which costs a GPU a microsecond: the blocks
             after the first, whose images are small, convolve by ``im2col`` instead of ``matmul``.
     """
@@ -88,7 +77,7 @@ class Net(nn.Module):
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
     recompute: bool = False
-    chunk_size: int | None = None
+    num_chunks: int = 1
     few_operations: bool = False
 
     @nn.compact
@@ -107,20 +96,26 @@ class Net(nn.Module):
             dropout_rates: The rates after conv1, conv2 and conv3. They may be traced.
             dropout_keys: One key per image; None: no dropout.
         """
-        x = images if jnp.issubdtype(images.dtype, jnp.floating) else images.astype(jnp.float32)
-        x = (x.transpose(3, 1, 2, 0) / 255 - MEAN) / STD
-        if self.few_operations:  # XLA:GPU would gather each pixel anew, across the images, for each of its copies
-            x = jax.lax.optimization_barrier(x)
+        count = self.num_chunks if train else 1
+        chunks = tuple(self._normalise(x) for x in jnp.split(images, count))
         numbers = jnp.arange(1, 4, dtype=jnp.uint32)
         block_keys: Any = [None] * 3
         if dropout_keys is not None:
             block_keys = jax.vmap(jax.vmap(jax.random.fold_in, (0, None)), (None, 0))(dropout_keys, numbers)
+            block_keys = [list(keys.reshape(count, -1)) for keys in block_keys]
         for number, (rate, keys) in enumerate(zip(dropout_rates, block_keys, strict=True), start=1):
             im2col = self.few_operations and self.convolution == "matmul" and number > 1
-            settings = (self.dtype, self.axis_name, self.recompute, self.chunk_size)
+            settings = (self.dtype, self.axis_name, self.recompute)
             block = Block(number < 3, "im2col" if im2col else self.convolution, *settings, name=f"conv{number}")
-            x = block(x, train, rate, keys)
-        return x.mean((1, 2)).T
+            chunks = block(chunks, train, rate, keys)
+        return jnp.concatenate([x.mean((1, 2)).T for x in chunks])
+
+    def _normalise(self, images: Images) -> Float[Array, "1 height width batch"]:
+        """Return the images in CHWN, with the mean and the standard deviation that the network expects."""
+        x = images if jnp.issubdtype(images.dtype, jnp.floating) else images.astype(jnp.float32)
+        x = (x.transpose(3, 1, 2, 0) / 255 - MEAN) / STD
+        # XLA:GPU would gather each pixel anew, across the images, for each of its copies.
+        return jax.lax.optimization_barrier(x) if self.few_operations else x
 
 
 def create(
@@ -128,11 +123,12 @@ def create(
     *,
     axis_name: str | None = None,
     recompute: bool = False,
+    num_chunks: int = 1,
     platform: str | None = None,
 ) -> Net:
     """Make the network that the settings ask for on a platform; None: on that of the default backend."""
     choices = backend.convolution(config, platform), backend.operand_dtype(config, platform)
-    return Net(*choices, axis_name, recompute, backend.chunk_size(platform), backend.few_operations(platform))
+    return Net(*choices, axis_name, recompute, num_chunks, backend.few_operations(platform))
 
 
 def init(key: Key[Array, ""]) -> dict[str, Any]:
@@ -155,7 +151,7 @@ def layer_table() -> list[tuple[str, str, str, int]]:
     )[1]
     rows = []
     for name, params in outputs["params"].items():
-        channels, height, width, _ = outputs["intermediates"][name]["__call__"][0].shape
+        channels, height, width, _ = outputs["intermediates"][name]["__call__"][0][0].shape
         names = "Conv3x3, ReLU, BN, Conv3x3 /2, ReLU, BN, " + ("Dropout" if name == "conv3" else "MaxPool2, Dropout")
         rows.append((name, names, f"{height}x{width}x{channels}", sum(x.size for x in jax.tree.leaves(params))))
     return [*rows, ("head", "Global average pooling, log-softmax", f"{NUM_OUTPUTS}", 0)]

@@ -72,8 +72,8 @@ def sweep(
         devices: The devices to use; all if None.
         width: Largest number of lanes at once on a device; None: 1 on CPU, and what fits in memory on accelerators.
         prune: Whether to drop the worse half of the lanes after epochs 1, 2, 4, ..., by the held-out images.
-        out: A folder for checkpoints; None keeps none.
-        resume: Whether to continue from the checkpoints in ``out``.
+        out: A folder for checkpoints, or None.
+        resume: Whether to continue from the checkpoints there.
         checkpoints: How often they are written, and how many are kept.
         listener: Is told of the progress.
 
@@ -84,8 +84,7 @@ def sweep(
         InputError: A setting or the grid cannot be used, or a checkpoint cannot be written or is of another sweep.
     """
     plan = make_plan(config, DEFAULT_GRID if grid is None else grid)
-    dataset = data.load(config.data) if dataset is None else dataset
-    run = Run(plan, dataset, devices=devices, width=width, prune=prune)
+    run = Run(plan, dataset or data.load(config.data), devices=devices, width=width, prune=prune)
     if out is not None:
         run.open(out, checkpoints, resume=resume)
     run.train(listener)

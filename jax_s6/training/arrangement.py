@@ -53,7 +53,8 @@ def arrange(
     if jax.process_count() > 1:
         lane_devices = len(devices)  # every process takes part in every program; batches stay within a process
     elif num_lanes < len(devices) and (platform == "cpu" or explicit):
-        parts = backend.equal_parts(batch_size, len(devices) // num_lanes, 1 if explicit else backend.MIN_PART)
+        most = len(devices) // num_lanes
+        parts = backend.equal_parts(batch_size, most) if explicit else backend.devices_per_batch(batch_size, most)
     lanes_each = -(-num_lanes // lane_devices)
     most = width or (1 if platform == "cpu" else fitting_width(devices[0], batch_size))
     return Arrangement(devices[: lane_devices * parts], lane_devices, balanced(lanes_each, most))

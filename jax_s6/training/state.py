@@ -9,6 +9,7 @@ import optax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Int32, Key
 
+from jax_s6 import backend
 from jax_s6.config import Hyperparameters, StaticSettings
 from jax_s6.network import net
 from jax_s6.training.optimizers import make_optimizer
@@ -44,9 +45,11 @@ class Program:
         """Number of steps in the run."""
         return self.steps_per_epoch * self.config.num_epochs
 
-    def net(self) -> net.Net:
-        """Return the network."""
-        return net.create(self.config, axis_name=self.axis_name, recompute=self.recompute, platform=self.platform)
+    def net(self, num_devices: int = 1) -> net.Net:
+        """Return the network; a training batch is split over a number of devices."""
+        chunks = backend.floor_power_of_two(backend.num_chunks(self.config.batch_size, self.platform) // num_devices)
+        choices = {"axis_name": self.axis_name, "recompute": self.recompute, "platform": self.platform}
+        return net.create(self.config, num_chunks=chunks, **choices)
 
     def optimizer(self, hyper: Hyperparameters) -> optax.GradientTransformation:
         """Return the optimizer of a lane with these hyperparameters."""

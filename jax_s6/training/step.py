@@ -12,6 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Float32, Int32, Key, UInt8
 
 from jax_s6.config import Hyperparameters
+from jax_s6.network.chunks import num_devices, sum_over_chunks, sum_over_devices
 from jax_s6.training.augmentation import annealed, augment
 from jax_s6.training.state import Keys, Program, TrainState
 
@@ -86,7 +87,8 @@ def loss_fn(
         The share, whose sum over the devices is the mean loss. Then the new statistics, and the part's sums of losses
         and of correct predictions.
     """
-    logits, updates = program.net().apply(
+    network = program.net(num_devices(program.axis_name))
+    logits, updates = network.apply(
         {"params": params, "batch_stats": batch_stats},
         images,
         train=True,
@@ -94,9 +96,17 @@ def loss_fn(
         dropout_keys=dropout_keys,
         mutable=["batch_stats"],
     )
-    loss = cross_entropy(logits, labels, program.num_classes, hyper.label_smoothing).sum()
-    correct = (logits.argmax(1) == labels).sum(dtype=loss.dtype)
-    return loss / program.config.batch_size, (updates["batch_stats"], jnp.stack([loss, correct]))
+    parts = zip(jnp.split(logits, network.num_chunks), jnp.split(labels, network.num_chunks), strict=True)
+    sums = sum_over_chunks([_loss_and_correct(*part, program.num_classes, hyper.label_smoothing) for part in parts])
+    return sums[0] / program.config.batch_size, (updates["batch_stats"], sums)
+
+
+def _loss_and_correct(
+    logits: Float[Array, "batch outputs"], labels: Labels, num_classes: int, smoothing: Any
+) -> Float[Array, "2"]:
+    """Sum the losses and count the correct predictions of a chunk."""
+    losses = cross_entropy(logits, labels, num_classes, smoothing)
+    return jnp.stack([losses.sum(), (logits.argmax(1) == labels).sum(dtype=losses.dtype)])
 
 
 def train_step(
@@ -112,9 +122,8 @@ def train_step(
         state.params, state.batch_stats, program, hyper, images, labels, dropout_keys
     )
     flat_grads, unravel = ravel_pytree(grads)
-    if program.axis_name is not None:  # one sum over the devices, since each costs its latency
-        total = jax.lax.psum(jnp.concatenate([flat_grads, sums]), program.axis_name)
-        flat_grads, sums = total[:-2], total[-2:]
+    total = sum_over_devices(jnp.concatenate([flat_grads, sums]), program.axis_name)  # one sum: each costs its latency
+    flat_grads, sums = total[:-2], total[-2:]
     loss, correct = sums
     updates, opt_state = program.optimizer(hyper).update(unravel(flat_grads), state.opt_state, state.params)
     flat_updates = ravel_pytree(updates)[0]

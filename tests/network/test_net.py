@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jax_s6 import backend
 from jax_s6.config import ModelConfig
 from jax_s6.network import layers
-from jax_s6.network.net import MAX_CHUNKS, NUM_PARAMS, Net, create, init, layer_table
+from jax_s6.network.net import NUM_PARAMS, Net, create, init, layer_table
 from jax_s6.training.trainer import make_mesh
 
 
@@ -115,37 +116,35 @@ def gradient(**settings):
 
 @pytest.mark.parametrize("recompute", [False, True])
 def test_batch_in_chunks_is_the_whole_batch(variables, recompute):
-    got = gradient(recompute=recompute, chunk_size=4)(variables, images(8))
+    got = gradient(recompute=recompute, num_chunks=2)(variables, images(8))
     assert_close(got, gradient()(variables, images(8)))
 
 
 def test_statistics_of_chunks_are_the_batchs():
-    x = jnp.asarray(np.random.default_rng(2).normal(size=(16, 2, 2, 6)), jnp.float32)
+    x = jnp.asarray(np.random.default_rng(2).normal(size=(16, 2, 2, 8)), jnp.float32)
     norm = layers.BatchNorm(None)
     variables = norm.init(jax.random.key(0), (x,), train=False)
-    batches = tuple(jnp.split(x, 3, -1)), (x,)
+    batches = tuple(jnp.split(x, 4, -1)), (x,)
     got, want = (norm.apply(variables, chunks, train=True, mutable=["batch_stats"]) for chunks in batches)
     assert_close(got, want, rtol=1e-5, atol=1e-6)
 
 
 def test_only_training_takes_chunks(variables):
     def outputs(train, count=12):
-        net, keep = Net(chunk_size=4), ["batch_stats", "intermediates"]
+        net, keep = Net(num_chunks=4), ["batch_stats", "intermediates"]
         seen = jax.eval_shape(
             lambda x: net.apply(variables, x, train=train, mutable=keep, capture_intermediates=True)[1], images(count)
         )
         return jax.tree.map(jnp.shape, seen["intermediates"]["conv1"]["conv_1"]["__call__"][0])
 
-    assert outputs(True) == ((16, 14, 14, 4),) * 3
-    assert outputs(True, 7) == ((16, 14, 14, 7),), "no equal chunks"
-    assert len(outputs(True, 128)) == MAX_CHUNKS, "128 / 4 would be more"
+    assert outputs(True) == ((16, 14, 14, 3),) * 4
     assert outputs(False) == ((16, 14, 14, 12),)
 
 
-def test_platform_chooses_the_chunks():
-    assert create(ModelConfig(), platform="cpu").chunk_size == 64
-    assert create(ModelConfig(), platform="cuda").chunk_size is None
-    assert create(ModelConfig(), platform="tpu").chunk_size is None
+def test_platform_and_batch_size_choose_the_chunks():
+    sizes = (32, 64, 127, 128, 192, 300, 1000, 1024, 65_536)
+    assert [backend.num_chunks(size, "cpu") for size in sizes] == [1, 1, 1, 2, 2, 4, 8, 16, 16]
+    assert {backend.num_chunks(size, platform) for size in sizes for platform in ("cuda", "tpu")} == {1}
 
 
 def test_platform_chooses_fewer_operations():

@@ -17,7 +17,7 @@ def test_lanes_go_to_devices_first_and_what_is_left_to_the_batch():
     assert parts(3) == (3, 1, 1)
     assert parts(2) == (2, 2, 1)
     assert parts(1) == (1, 4, 1)
-    assert parts(1, batch_size=258) == (1, 3, 1), "each device must have an equal part of a batch"
+    assert parts(1, batch_size=258) == (1, 2, 1), "each device must have equal chunks of a batch"
     assert parts(1, batch_size=128) == (1, 2, 1), "parts of fewer than 64 images are slower than one device"
     assert parts(1, batch_size=64, explicit=True) == (1, 4, 1)
     assert parts(40, width=4) == (4, 1, 4)  # ten lanes per device: 4, 4 and 2 would be 3 calls, as 4 is
@@ -30,7 +30,7 @@ def test_a_run_takes_as_many_cpu_devices_as_get_64_images_each():
         return len(arrange(1, batch_size, devices, None, explicit=num_devices is not None).devices)
 
     assert [count(batch_size) for batch_size in (32, 64, 127, 128, 192, 256, 1024)] == [1, 1, 1, 2, 3, 4, 4]
-    assert [backend.devices_per_batch(size, 4) for size in (32, 64, 127, 128, 192, 256)] == [1, 1, 1, 2, 3, 4]
+    assert [backend.devices_per_batch(size, 4) for size in (32, 64, 127, 128, 192, 256)] == [1, 1, 1, 2, 2, 4]
     assert count(64, 2) == 2, "what the user asks for is taken"
 
 
