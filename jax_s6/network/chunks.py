@@ -20,10 +20,10 @@ def num_devices(axis_name: str | None) -> int:
 
 def sum_over_devices(x: jax.Array, axis_name: str | None) -> jax.Array:
     """Add the arrays of all devices along a mesh axis: as a tree if their number is a power of two."""
-    size = num_devices(axis_name)
-    if size == 1:
+    if axis_name is None:
         return x
-    if size == 2 or size & (size - 1):  # the sum of two numbers has one order; other sizes make no balanced tree
+    size = num_devices(axis_name)
+    if size <= 2 or size & (size - 1):  # the sum of two numbers has one order; other sizes make no balanced tree
         return jax.lax.psum(x, axis_name)
     return _tree_sum(list(jax.lax.all_gather(x, axis_name)))
 
@@ -44,7 +44,7 @@ def mean_over_batch(parts: Sequence[jax.Array], axis_name: str | None) -> jax.Ar
     The gradient is right if all devices compute the same from the mean; see ``copies`` for the devices' shares of it.
     """
     whole = len(parts) == num_devices(axis_name) == 1
-    mean: Any = parts[0] if whole else _mean_over_batch(list(parts), axis_name)
+    mean: Any = sum_over_devices(parts[0], axis_name) if whole else _mean_over_batch(list(parts), axis_name)
     return mean
 
 
