@@ -58,8 +58,6 @@ def print_plan(run: Run) -> None:
             f" on {_count(len(at.devices), f'{kind} device')}, {_count(at.width, 'lane')} at once on each"
             f"{f', each batch split over {trainer.batch_parts}' if trainer.batch_parts > 1 else ''}"
         )
-    if all(trainer.batch_parts == trainer.arrangement.width == 1 for trainer in trainers):
-        say("each lane equals python -m jax_s6.train --devices 1 with its settings, bit for bit")
 
 
 def _origin(plan: Plan) -> str:

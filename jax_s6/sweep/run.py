@@ -78,7 +78,7 @@ def sweep(
         listener: Is told of the progress.
 
     Returns:
-        The results. If no batch is split and the width is 1, each lane equals ``train`` on one device bit for bit.
+        The results. On CPU with width 1, each lane equals ``train`` with its settings bit for bit.
 
     Raises:
         InputError: A setting or the grid cannot be used, or a checkpoint cannot be written or is of another sweep.

@@ -54,12 +54,9 @@ class EpochLines(ProgressBar):
     """A progress bar in a terminal, and one line per epoch in any output."""
 
     def started(self, run: Run) -> None:
-        """Print the layers, and how the result compares with a lane of a sweep if devices share batches."""
+        """Print the layers."""
         print_layers()
         super().started(run)
-        parts = run.trainers[0].batch_parts
-        if parts > 1:
-            say(f"{parts} devices share each batch; --devices 1 gives the parameters of a sweep's lane bit for bit")
 
     def epoch_done(self, run: Run, number: int, num_lanes: int, images_per_second: float) -> None:
         """Print the epoch's line."""

@@ -45,8 +45,8 @@ def arrange(
             CPU devices into parts smaller than ``backend.MIN_PART``.
 
     Returns:
-        The arrangement. A lane equals the same run alone bit for bit on one device, and to rounding if its batches are
-        split.
+        The arrangement. On CPU a lane equals the same run alone bit for bit if devices share batches by whole chunks,
+        as they do by default.
     """
     platform = devices[0].platform
     lane_devices, parts = min(num_lanes, len(devices)), 1

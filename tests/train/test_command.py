@@ -11,7 +11,6 @@ from jax_s6 import cli
 from jax_s6.config import RECIPES
 from jax_s6.report import folder as report_folder
 from jax_s6.train import command as train
-from jax_s6.train.run import make_run
 from tests.faults.runs import assert_same, results, write_bars
 
 SETTINGS = ["--num-epochs", "2", "--batch-size", "50", "--holdout", "100", "--learning-rate", "0.05"]
@@ -74,7 +73,6 @@ def test_tensorboard_has_scalars_filters_and_mistakes(folder, tmp_path, capsys):
         f"results are in {tmp_path}",
     ):
         assert part in text.replace("\n", ""), part
-    assert "--devices 1" not in text, "a batch of 50 is not shared"
 
 
 def test_picture_is_a_png_and_no_part_is_left(run):
@@ -100,14 +98,6 @@ def test_a_run_that_diverged_leaves_all_files_and_no_nan(folder, tmp_path):
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line, parse_constant=pytest.fail)["epoch"] for line in lines] == [1, 2]
     assert (tmp_path / "curves.png").exists()
-
-
-def test_devices_that_share_batches_are_reported_with_the_flag_that_gives_a_lanes_bits(bars, capsys):
-    for devices, said in ((1, False), (2, True)):
-        train.EpochLines("epochs").started(make_run(RECIPES["best"], bars, devices))
-        text = capsys.readouterr().out
-        assert ("2 devices share each batch; --devices 1 gives the parameters of a sweep's lane" in text) is said
-        assert "11,952" in text
 
 
 def test_flags_change_a_recipe():
