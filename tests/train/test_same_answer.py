@@ -1,23 +1,23 @@
 """A single run and a lane of a sweep with the same settings end in the same parameters, whoever computes a chunk."""
 
-import dataclasses
+import json
 
 import jax
-import numpy as np
 
-from jax_s6.config import RECIPES
+from jax_s6.cli import read_config
+from jax_s6.network import weights
 from jax_s6.settings import replace
 from jax_s6.sweep import sweep
-from jax_s6.train import train
 from jax_s6.train.run import make_run
+from tests.small_runs import assert_same_trees, lane
 
 
-def test_train_with_default_flags_is_bit_for_bit_a_lane_of_a_sweep(bars):
+def test_train_with_default_flags_is_bit_for_bit_a_lane_of_a_sweep(run, bars):
     """Two of the four devices share the batches of the run; each lane of the sweep has one device."""
-    config = dataclasses.replace(RECIPES["best"], num_epochs=2)
+    config = read_config(run / "config.json")
     assert config.batch_size == 128 and make_run(config, bars).trainers[0].batch_parts == 2
-    alone = train(config, bars)
-    lanes = sweep(replace(config, {"seed": 1}), {"seed": (1, 0)}, bars, devices=jax.devices()[:2])
+    lanes = sweep(replace(config, {"seed": 1}), {"seed": (1, 0)}, devices=jax.devices()[:2])
     assert lanes.summary["groups"][0]["batch_split_over"] == 1
-    jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[1], y), lanes.variables, alone.variables)
-    assert lanes.rows[1]["train_loss"] == alone.summary["train_loss"]
+    assert_same_trees(lane(lanes.variables, 1), weights.load(run / "params.safetensors"))
+    summary = json.loads((run / "summary.json").read_text())
+    assert lanes.rows[1]["seed"] == summary["seed"] == 0 and lanes.rows[1]["train_loss"] == summary["train_loss"]
