@@ -59,7 +59,8 @@ def test_tensorboard_predict_and_the_report_read_it(arguments, tmp_path, capsys)
     config = cli.read_config(tmp_path / "config.json")
     assert len(found.results) == 3 and found.config.optimizer.learning_rate == best == config.optimizer.learning_rate
     assert np.isfinite(load_model(tmp_path).logits(np.zeros((1, 28, 28), np.uint8))).all()
-    plan, epoch_1, epoch_2, table = (capsys.readouterr().out.find(text) for text in ("3 lanes", "1/2", "2/2", "chosen"))
+    printed = capsys.readouterr().out
+    plan, epoch_1, epoch_2, table = (printed.find(text) for text in ("3 lanes", "1/2", "2/2", "chosen"))
     assert 0 <= plan < epoch_1 < epoch_2 < table, "the plan, one line per epoch, the table"
 
 

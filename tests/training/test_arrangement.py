@@ -29,7 +29,7 @@ def test_a_run_takes_as_many_cpu_devices_as_get_64_images_each():
         devices = jax.devices() if num_devices is None else backend.first_devices(num_devices)
         return len(arrange(1, batch_size, devices, None, explicit=num_devices is not None).devices)
 
-    assert [count(batch_size) for batch_size in (32, 64, 127, 128, 192, 256, 1024)] == [1, 1, 1, 2, 3, 4, 4]
+    assert [count(batch_size) for batch_size in (32, 64, 127, 128, 192, 256, 1024)] == [1, 1, 1, 2, 2, 4, 4]
     assert [backend.devices_per_batch(size, 4) for size in (32, 64, 127, 128, 192, 256)] == [1, 1, 1, 2, 2, 4]
     assert count(64, 2) == 2, "what the user asks for is taken"
 
