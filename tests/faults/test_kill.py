@@ -46,12 +46,14 @@ def test_stopped_three_times_it_ends_as_if_never_stopped(arguments, undisturbed,
     assert kill(process) and (out / ".lock").exists(), "the lock file that it left locks nothing"
     process = start("train", [*arguments, "--resume"])
     wait_for(lambda: newest(out) >= 3, process)
+    process.send_signal(signal.SIGSTOP)  # it waits, or it could end in the meantime
     with pytest.raises(SystemExit) as stop:
         cli.run(lambda: train.main([*arguments, "--resume"]))
     error = capsys.readouterr().err
     assert stop.value.code == 2 and error.count("\n") == 1
     assert f"out {out} is being written by another run (process {process.pid} on" in error
     process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGCONT)
     error = finish(process, 143)
     assert newest(out) < EPOCHS, "it was too quick for this test"
     resumed = split_command(error)

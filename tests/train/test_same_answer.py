@@ -19,5 +19,6 @@ def test_train_with_default_flags_is_bit_for_bit_a_lane_of_a_sweep(run, bars):
     lanes = sweep(replace(config, {"seed": 1}), {"seed": (1, 0)}, devices=jax.devices()[:2])
     assert lanes.summary["groups"][0]["batch_split_over"] == 1
     assert_same_trees(lane(lanes.variables, 1), weights.load(run / "params.safetensors"))
-    summary = json.loads((run / "summary.json").read_text())
-    assert lanes.rows[1]["seed"] == summary["seed"] == 0 and lanes.rows[1]["train_loss"] == summary["train_loss"]
+    for got, line in zip(lanes.history[4:], (run / "metrics.jsonl").read_text().splitlines(), strict=True):
+        want = json.loads(line)
+        assert want.pop("seconds") > 0 and got == {"lane": 1, **want}

@@ -114,7 +114,7 @@ def test_order_of_whole_epochs_and_of_one_image_left():
         assert set(np.bincount(np.ravel(seen))) == {drawn}
 
 
-@pytest.mark.parametrize("lane_devices", [1, 2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("lane_devices", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 4))])
 def test_lane_of_a_sweep_is_bit_for_bit_the_run_alone(run, alone, lane_devices):
     found = run(lanes(4), lane_devices)
     for index, single in enumerate(alone):
@@ -139,7 +139,8 @@ def test_lane_of_a_vmapped_sweep_is_the_run_alone_to_rounding(run, gently_alone,
         assert_close(lane(metrics, index), lane(single_metrics, 0))
 
 
-@pytest.mark.parametrize("batch_devices", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow  # tests/train/test_same_answer.py compares two devices with one
+@pytest.mark.parametrize("batch_devices", [2, 4])
 def test_batch_split_over_devices_is_the_run_on_one(run, gently_alone, batch_devices):
     _, state, [metrics] = run(lanes(1, **GENTLE), batch_devices=batch_devices, **FEW_STEPS)
     _, single, [single_metrics] = gently_alone[0]
@@ -176,7 +177,7 @@ def test_it_learns_and_evaluates_all_images(alone):
 def test_divergence_freezes_a_lane_and_touches_no_other(run, alone):
     hypers = lanes(4)
     hypers[1] = hypers[1]._replace(learning_rate=1e38)
-    _, state, _ = run(hypers)
+    _, state, _ = run(hypers, lane_devices=2)
     assert (state.diverged_at[[0, 2, 3]] == -1).all() and 0 < state.diverged_at[1] < 15
     assert state.step[1] == state.diverged_at[1], "steps were taken after the divergence"
     for index in (0, 2, 3):
@@ -217,7 +218,7 @@ def test_update_norm_is_that_of_the_parameters_change(run):
 
 
 def test_same_seed_means_same_weights(run):
-    initial, _, _ = run(lanes(4), num_epochs=0)
+    initial, _, _ = run(lanes(4), lane_devices=2, num_epochs=0)
     assert_same(lane(initial.params, 2), lane(initial.params, 0))
     kernels = initial.params["conv1"]["conv_0"]["kernel"]
     assert not np.array_equal(kernels[0], kernels[1]), "another seed"
