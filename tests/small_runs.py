@@ -16,7 +16,7 @@ CONFIG = dataclasses.replace(
     RECIPES["best"],
     batch_size=32,
     num_epochs=3,
-    data=DataConfig(holdout=50),
+    data=DataConfig(holdout=100),
     model=ModelConfig(),
     augment=AugmentConfig(),
 )

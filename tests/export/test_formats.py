@@ -1,12 +1,19 @@
-"""Each exported file computes what the network does, and is not kept if it does not."""
+"""Each exported file computes what the network does, with a card beside it, and is not kept if it does not.
+
+All tests of exported files are here, as each process of a test run would export them again.
+"""
+
+import json
 
 import jax
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from jax_s6.export import export
+from jax_s6.export.card import card_path, read_provenance
 from jax_s6.export.formats import FORMATS
 from jax_s6.network import weights
 
@@ -24,6 +31,23 @@ def test_onnx_runtime_gives_the_networks_logits_on_all_test_images(exported, log
     (found,) = session.run(["logits"], {"images": images})
     assert np.array_equal(found.argmax(1), logits.argmax(1))
     assert np.abs(found - logits).max() <= 1e-5 * np.abs(logits).max()
+
+
+def test_onnx_graph_has_one_node_per_operation_pytorchs_names_and_a_free_batch_size(exported):
+    made = onnx.load_model_from_string((exported / "onnx").read_bytes())
+    kinds = [node.op_type for node in made.graph.node]
+    layer = ["Conv", "Relu", "BatchNormalization"]
+    block = [*layer, *layer, "MaxPool"]
+    assert kinds == ["Cast", "Transpose", "Mul", "Add", *block, *block, *layer, *layer, "GlobalAveragePool", "Flatten"]
+    assert [(o.domain, o.version) for o in made.opset_import] == [("", 17)]
+    shapes = [
+        (v.name, [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim])
+        for v in (*made.graph.input, *made.graph.output)
+    ]
+    assert shapes == [("images", ["batch", 28, 28, 1]), ("logits", ["batch", 16])]
+    names = {i.name for i in made.graph.initializer}
+    assert {"conv1.0.weight", "conv3.5.running_var"} < names and len(names) == 36 + 2
+    assert {p.key for p in made.metadata_props} >= {"command", "seed", "test_accuracy"}
 
 
 @pytest.mark.torch
@@ -61,3 +85,13 @@ def test_a_file_that_computes_something_else_is_not_kept(tmp_path, network, imag
     with pytest.raises(RuntimeError, match="differ by .* nothing kept"):
         export(network, "torch", tmp_path / "net.safetensors", images[:8])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_cards_tell_how_the_network_was_trained_and_pass_it_on(exported):
+    card = json.loads(card_path(exported / "onnx").read_text())
+    assert card["format"] == "onnx" and card["verified"]["images"] == 10_000
+    assert card["verified"]["largest_difference"] <= 1e-5
+    assert card["provenance"]["command"].startswith("python -m jax_s6.train")
+    assert card["input"].startswith("images: uint8 [batch, 28, 28, 1]")
+    assert "[batch, 1, 28, 28]" in json.loads(card_path(exported / "torch").read_text())["input"]
+    assert read_provenance(exported / "safetensors") == card["provenance"]

@@ -121,15 +121,15 @@ def test_training_logits_loss_gradients_and_statistics(nets, batches, platform, 
 
 
 @functools.cache
-def gradients(dtype):
-    """A compiled function from variables in ``dtype`` and a batch to the gradients and the new statistics."""
+def float64_gradients():
+    """A compiled function from variables in float64 and a batch to the gradients and the new statistics."""
 
-    def loss_fn(params, batch_stats, images, labels):
-        variables = {"params": params, "batch_stats": batch_stats}
-        logits, updates = net.Net("matmul", dtype).apply(variables, images, train=True, mutable=["batch_stats"])
+    def loss_fn(params, variables, images, labels):
+        variables = {**variables, "params": params}
+        logits, updates = net.Net("matmul", "float64").apply(variables, images, train=True, mutable=["batch_stats"])
         return steps.cross_entropy(logits, labels, 10, 0.0).mean(), updates["batch_stats"]
 
-    return jax.jit(jax.grad(loss_fn, has_aux=True))
+    return jax.jit(lambda variables, *batch: jax.grad(loss_fn, has_aux=True)(variables["params"], variables, *batch))
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
@@ -156,14 +156,15 @@ def test_parameters_after_20_steps(nets, batches, nesterov, dtype, tolerance):
         variables = weights.from_torch_state_dict(reference.state_dict(), np.dtype(dtype))
         opt_state = jax.jit(optimizer.init)(variables["params"])
         for images, labels in batches:
-            images = images.astype(dtype)
             x, y = to_torch(images, labels, dtype)
             if dtype == "float32":
                 variables = weights.from_torch_state_dict(reference.state_dict())
+                ((_, (batch_stats, _)), grads), _ = training_pass("cpu")(variables, hyper, images, labels)
+            else:
+                grads, batch_stats = float64_gradients()(variables, images.astype(dtype), labels)
             torch_sgd.zero_grad()
             torch.nn.functional.cross_entropy(reference(x), y).backward()
             torch_sgd.step()
-            grads, batch_stats = gradients(dtype)(variables["params"], variables["batch_stats"], images, labels)
             params, opt_state = update(grads, opt_state, variables["params"])
             variables = {"params": params, "batch_stats": batch_stats}
             got = weights.to_torch_state_dict(variables)

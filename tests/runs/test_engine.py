@@ -23,7 +23,7 @@ def test_diverged_lane_is_frozen_marked_and_touches_no_other(bars):
     run = make_small_run(bars, DECAYING_GRID, DECAYING)
     run.train()
     records = run.records
-    assert 0 < records.diverged_at[2] < 14 and records.diverged_at[:2].tolist() == [-1, -1]
+    assert 0 < records.diverged_at[2] < 12 and records.diverged_at[:2].tolist() == [-1, -1]
     assert np.isnan(records.metrics["train_loss"][2, -1]), "the last epoch"
     assert records.epochs[2] == 3 and records.metrics["test_accuracy"][2, 1] == records.metrics["test_accuracy"][2, 2]
     assert records.best_lane() != 2

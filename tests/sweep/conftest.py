@@ -6,7 +6,7 @@ from jax_s6.sweep import command
 from tests.faults.runs import PLAINEST, write_bars
 
 # The same program as that of tests/runs/test_engine.py, which is then compiled once.
-SETTINGS = ["--num-epochs", "2", "--holdout", "50", *PLAINEST, "--batch-size", "32"]
+SETTINGS = ["--num-epochs", "2", "--holdout", "100", *PLAINEST, "--batch-size", "32"]
 GRID = "--learning-rate 0.01 0.02 0.05 --seed 1".split()
 
 
