@@ -1,11 +1,14 @@
 """Strict JAX and checked annotations for every test, four simulated devices, and a small learnable data set."""
 
+import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import jax
 from jaxtyping import install_import_hook
+
+gc.set_threshold(50_000)  # JAX keeps many objects, and looking through them for garbage takes 4 % of the time otherwise
 
 jax.config.update("jax_num_cpu_devices", 4)  # before the backend starts
 jax.config.update("jax_numpy_dtype_promotion", "strict")

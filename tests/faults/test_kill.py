@@ -18,7 +18,8 @@ EPOCHS = 10
 
 @pytest.fixture(scope="module")
 def arguments(bars, tmp_path_factory):
-    return ["--data-dir", str(write_bars(tmp_path_factory.mktemp("idx"), bars)), *PLAIN, "--num-epochs", str(EPOCHS)]
+    data = write_bars(tmp_path_factory.mktemp("idx"), bars)
+    return ["--data-dir", str(data), *PLAIN, "--num-epochs", str(EPOCHS), "--holdout", "100"]
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +108,7 @@ def test_killed_while_the_data_are_prepared(number, tmp_path):
 
 @pytest.mark.slow
 def test_killed_sweep_ends_as_if_never_stopped(arguments, tmp_path):
-    arguments = [*arguments, *"--learning-rate 0.02 0.05 0.1 --batch-size 50 25 --holdout 100 --prune".split()]
+    arguments = [*arguments, *"--learning-rate 0.02 0.05 0.1 --batch-size 50 25 --prune".split()]
     finish(start("sweep", [*arguments, "--out", str(tmp_path / "undisturbed")]))
     out = tmp_path / "out"
     arguments = [*arguments, "--out", str(out), "--resume"]

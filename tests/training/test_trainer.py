@@ -114,7 +114,8 @@ def test_order_of_whole_epochs_and_of_one_image_left():
         assert set(np.bincount(np.ravel(seen))) == {drawn}
 
 
-@pytest.mark.parametrize("lane_devices", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 4))])
+@pytest.mark.slow  # tests/train/test_same_answer.py and tests/sweep/test_run.py compare the lanes of two devices
+@pytest.mark.parametrize("lane_devices", [1, 2, 4])
 def test_lane_of_a_sweep_is_bit_for_bit_the_run_alone(run, alone, lane_devices):
     found = run(lanes(4), lane_devices)
     for index, single in enumerate(alone):
@@ -174,14 +175,16 @@ def test_it_learns_and_evaluates_all_images(alone):
     assert float(history[-1].train.loss[0]) < 0.8 * float(history[0].train.loss[0])
 
 
-def test_divergence_freezes_a_lane_and_touches_no_other(run, alone):
+def test_divergence_freezes_a_lane_and_touches_no_other(run):
+    """Also not the lane that the same device computes at the same time."""
     hypers = lanes(4)
+    _, want, _ = run(hypers, lane_devices=2, width=2)
     hypers[1] = hypers[1]._replace(learning_rate=1e38)
-    _, state, _ = run(hypers, lane_devices=2)
+    _, state, _ = run(hypers, lane_devices=2, width=2)
     assert (state.diverged_at[[0, 2, 3]] == -1).all() and 0 < state.diverged_at[1] < 15
     assert state.step[1] == state.diverged_at[1], "steps were taken after the divergence"
     for index in (0, 2, 3):
-        assert_same(lane(state, index), lane(alone[index][1], 0))
+        assert_same(lane(state, index), lane(want, index))
 
 
 def train_plainly(run, **changes):
@@ -218,7 +221,7 @@ def test_update_norm_is_that_of_the_parameters_change(run):
 
 
 def test_same_seed_means_same_weights(run):
-    initial, _, _ = run(lanes(4), lane_devices=2, num_epochs=0)
+    initial, _, _ = run(lanes(4), lane_devices=2, width=2, num_epochs=0)
     assert_same(lane(initial.params, 2), lane(initial.params, 0))
     kernels = initial.params["conv1"]["conv_0"]["kernel"]
     assert not np.array_equal(kernels[0], kernels[1]), "another seed"
