@@ -22,7 +22,7 @@ def pytorch(mode: str, layout: str, threads: int, precision: str) -> Arm:
 
 def keras(framework: str) -> Arm:
     environment = {"KERAS_BACKEND": framework}
-    name, entry = f"Keras 3 on {framework}", "keras:train_step"
+    name, entry = f"Keras 3 on {framework}", "keras3:train_step"
     return peer(name, entry, "keras", framework, environment=environment, cases=(64,))
 
 
