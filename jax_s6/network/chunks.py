@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 
 
 def num_devices(axis_name: str | None) -> int:
@@ -32,7 +32,7 @@ def sum_over_chunks(parts: Sequence[jax.Array]) -> jax.Array:
     """Add the arrays of a device's chunks, isolated from the operations before and after the sum.
 
     XLA:CPU would fuse the sum with its neighbours, differently for each number of chunks, and LLVM would then round
-    some products and sums in one step (FMA). XLA does not fuse a loop whose number of iterations it does not know.
+    some products and sums in one step (FMA). It does not fuse what stands in a branch that it cannot foresee.
     """
     total: Any = _sum_over_chunks(list(parts)) if len(parts) > 1 else parts[0]
     return total
@@ -48,18 +48,20 @@ def mean_over_batch(parts: Sequence[jax.Array], axis_name: str | None) -> jax.Ar
     return mean
 
 
-def copies(x: jax.Array, count: int, axis_name: str | None = None) -> list[jax.Array]:
-    """Return ``x`` once for each of a device's chunks; the gradients of the copies are added in the fixed order.
+def copies(tree: Any, count: int, axis_name: str | None = None) -> list[Any]:
+    """Return ``tree`` once for each of a device's chunks; the gradients of the copies are added in the fixed order.
 
     Args:
-        x: An array that is the same on all devices.
+        tree: Arrays that are the same on all devices. Their gradients are added as one vector.
         count: The number of chunks.
         axis_name: The axis over whose devices the gradient is added as well. Each device gets an equal share of it.
             None: each device gets the gradient of its own chunks.
     """
-    whole = count == num_devices(axis_name) == 1
-    made: Any = [x] if whole else _copies(x, count, axis_name)
-    return made
+    if count == num_devices(axis_name) == 1:
+        return [tree]
+    flat, unravel = ravel_pytree(tree)
+    made: Any = _copies(flat, count, axis_name)
+    return [unravel(x) for x in made]
 
 
 def _tree_sum(parts: Sequence[jax.Array]) -> jax.Array:
@@ -71,13 +73,8 @@ def _tree_sum(parts: Sequence[jax.Array]) -> jax.Array:
 
 @jax.custom_vjp
 def _sum_over_chunks(parts: list[jax.Array]) -> jax.Array:
-    def add(state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        count, _, *parts = state
-        return count + 1, _tree_sum(parts), *parts[::-1]  # reversed: XLA moves what does not change out of the loop
-
-    first = parts[0].reshape(-1)[0]
-    start = (first == first).astype(jnp.int32) - 1  # 0 for one iteration; NaN, for all that XLA knows, has two
-    return jax.lax.while_loop(lambda state: state[0] < 1, add, (start, jnp.zeros_like(parts[0]), *parts))[1]
+    first = parts[0].reshape(-1)[0]  # both branches give the same, but XLA does not know
+    return jax.lax.cond(first == first, _tree_sum, lambda parts: _tree_sum(parts[::-1]), parts)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))

@@ -45,8 +45,7 @@ class Affine(NamedTuple):
 
     def per_chunk(self, count: int, axis_name: str | None) -> list["Affine"]:
         """Return the map once for each of a device's chunks; see ``copies``."""
-        scales, shifts = (copies(x, count, axis_name) for x in (self.scale, self.shift))
-        return [Affine(self.centre, *pair) for pair in zip(scales, shifts, strict=True)]
+        return [Affine(self.centre, *pair) for pair in copies((self.scale, self.shift), count, axis_name)]
 
 
 class BatchNorm(nn.Module):
@@ -137,8 +136,8 @@ class Conv3x3(nn.Module):
 
         if self.recompute or len(chunks) > 1:
             convolve = jax.checkpoint(convolve)
-        kernels, biases = (copies(x, len(chunks), axis_name) for x in (kernel, bias))
-        return tuple(nn.relu(convolve(x, k, centre) + b) for x, k, b in zip(chunks, kernels, biases, strict=True))
+        pairs = copies((kernel, bias), len(chunks), axis_name)
+        return tuple(nn.relu(convolve(x, k, centre) + b) for x, (k, b) in zip(chunks, pairs, strict=True))
 
 
 def max_pool(x: Images, norm: Affine) -> Float[Array, "channels height//2 width//2 batch"]:
@@ -150,17 +149,20 @@ def max_pool(x: Images, norm: Affine) -> Float[Array, "channels height//2 width/
     return norm(convolutions.max_pool(x * sign) * sign)
 
 
-def dropout(x: Images, rate: ArrayLike, keys: Key[Array, " batch"]) -> Images:
+def dropout(chunks: Chunks, rate: ArrayLike, keys: Key[Array, " images"]) -> Chunks:
     """Zero each number with probability ``rate``, which may be traced, and divide the others by ``1 - rate``.
 
-    There is one key per image, so that the masks do not depend on how the batch is split.
+    There is one key per image of all chunks, so that the masks do not depend on how the batch is split.
     """
     keep_rate = 1 - jnp.float32(rate)
-    size = math.prod(x.shape[:-1])
-    words = jax.vmap(lambda key: jax.random.bits(key, (-(-size // 2),)), out_axes=-1)(keys)
-    halves = jnp.concatenate([words & 0xFFFF, words >> 16])[:size]  # 16 random bits are enough to decide
-    keep = halves.reshape(x.shape) < jnp.round(keep_rate * 2**16).astype(jnp.uint32)
-    return jnp.where(keep, x * (1 / keep_rate), 0.0)  # XLA would multiply or divide, by the number of devices
+    size = math.prod(chunks[0].shape[:-1])
+    words = jax.vmap(lambda key: jax.random.bits(key, (-(-size // 2),)), out_axes=-1)
+    words = jax.vmap(words)(keys.reshape(len(chunks), -1))  # [chunks, words, batch]
+    halves = jnp.concatenate([words & 0xFFFF, words >> 16], 1)[:, :size]  # 16 random bits are enough to decide
+    keep = halves < jnp.round(keep_rate * 2**16).astype(jnp.uint32)
+    pairs = zip(chunks, keep, strict=True)
+    # XLA would multiply or divide, by the number of devices.
+    return tuple(jnp.where(keep.reshape(x.shape), x * (1 / keep_rate), 0.0) for x, keep in pairs)
 
 
 def _uniform_by_fan_in(fan_in: int) -> nn.initializers.Initializer:

@@ -42,7 +42,7 @@ class Block(nn.Module):
     recompute: bool
 
     @nn.compact
-    def __call__(self, chunks: Chunks, train: bool, dropout_rate: ArrayLike, dropout_keys: list[Keys] | None) -> Chunks:
+    def __call__(self, chunks: Chunks, train: bool, rate: ArrayLike, keys: Key[Array, " images"] | None) -> Chunks:
         """Apply the layers to each chunk, ``[channels, height, width, batch]``; no dropout without keys."""
         channels, height, width, _ = chunks[0].shape
         # Phases need even sizes, and pay where images are large: in the first block.
@@ -54,9 +54,7 @@ class Block(nn.Module):
         norms = BatchNorm(self.axis_name, name="norm_1")(chunks, train).per_chunk(len(chunks), self.axis_name)
         pairs = zip(chunks, norms, strict=True)
         chunks = tuple(layers.max_pool(x, norm) if self.pool else norm(x) for x, norm in pairs)
-        if dropout_keys is None:
-            return chunks
-        return tuple(layers.dropout(x, dropout_rate, keys) for x, keys in zip(chunks, dropout_keys, strict=True))
+        return chunks if keys is None else layers.dropout(chunks, rate, keys)
 
 
 class Net(nn.Module):
@@ -102,7 +100,6 @@ class Net(nn.Module):
         block_keys: Any = [None] * 3
         if dropout_keys is not None:
             block_keys = jax.vmap(jax.vmap(jax.random.fold_in, (0, None)), (None, 0))(dropout_keys, numbers)
-            block_keys = [list(keys.reshape(count, -1)) for keys in block_keys]
         for number, (rate, keys) in enumerate(zip(dropout_rates, block_keys, strict=True), start=1):
             im2col = self.few_operations and self.convolution == "matmul" and number > 1
             settings = (self.dtype, self.axis_name, self.recompute)

@@ -81,7 +81,9 @@ def test_running_variance_is_unbiased(variables):
 
 def test_dropout_zeroes_its_share_and_keeps_the_mean():
     x, keys = jnp.ones((16, 7, 7, 64)), jax.random.split(jax.random.key(0), 64)
-    y = layers.dropout(x, jnp.float32(0.25), keys)
+    y, whole = jax.lax.split(x, (32, 32), 3), layers.dropout((x,), jnp.float32(0.25), keys)[0]
+    y = jnp.concatenate(layers.dropout(tuple(y), jnp.float32(0.25), keys), -1)
+    assert np.array_equal(y, whole), "the masks depend on the chunks"
     assert float((y == 0).mean()) == pytest.approx(0.25, abs=0.01)
     assert float(y.mean()) == pytest.approx(1.0, abs=0.01)
     assert not np.array_equal(y[..., 0], y[..., 1]), "two images have the same mask"
