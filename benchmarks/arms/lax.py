@@ -19,18 +19,22 @@ def forward(params: dict[str, jax.Array], x: jax.Array, train: bool = True) -> j
     def per_channel(name: str) -> jax.Array:
         return params[name][None, :, None, None]
 
-    for layer in work.LAYERS:
-        strides, padding, dims = (layer.stride,) * 2, ((1, 1),) * 2, ("NCHW", "OIHW", "NCHW")
-        x = jax.lax.conv_general_dilated(x, params[f"{layer.name}.weight"], strides, padding, None, None, dims)
-        x = jax.nn.relu(x + per_channel(f"{layer.name}.bias"))
-        if train:
-            mean, variance = x.mean((0, 2, 3), keepdims=True), x.var((0, 2, 3), keepdims=True)
-        else:
-            mean, variance = jnp.zeros_like(x[:1, :, :1, :1]), jnp.ones_like(x[:1, :, :1, :1])
-        x = (x - mean) * jax.lax.rsqrt(variance + 1e-5)
-        x = x * per_channel(f"{layer.norm}.weight") + per_channel(f"{layer.norm}.bias")
+    for number, layer in enumerate(work.LAYERS):
+        block, part = number // 2 + 1, number % 2
+        with jax.named_scope(f"conv{block}/conv_{part}"):  # the names of Flax's modules, for profiles and estimates
+            strides, padding, dims = (layer.stride,) * 2, ((1, 1),) * 2, ("NCHW", "OIHW", "NCHW")
+            x = jax.lax.conv_general_dilated(x, params[f"{layer.name}.weight"], strides, padding, None, None, dims)
+            x = jax.nn.relu(x + per_channel(f"{layer.name}.bias"))
+        with jax.named_scope(f"conv{block}/norm_{part}"):
+            if train:
+                mean, variance = x.mean((0, 2, 3), keepdims=True), x.var((0, 2, 3), keepdims=True)
+            else:
+                mean, variance = jnp.zeros_like(x[:1, :, :1, :1]), jnp.ones_like(x[:1, :, :1, :1])
+            x = (x - mean) * jax.lax.rsqrt(variance + 1e-5)
+            x = x * per_channel(f"{layer.norm}.weight") + per_channel(f"{layer.norm}.bias")
         if layer.pool:
-            x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 1, 2, 2), (1, 1, 2, 2), "VALID")
+            with jax.named_scope(f"conv{block}"):
+                x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 1, 2, 2), (1, 1, 2, 2), "VALID")
     return x.mean((2, 3))
 
 
