@@ -18,23 +18,30 @@ class Block(nn.Module):
     """Two convolutions, the second of stride 2."""
 
     pool: bool
+    dtype: Any
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         for index, stride in enumerate((1, 2)):
-            x = nn.relu(nn.Conv(16, (3, 3), stride, padding=1, name=f"conv_{index}")(x))
-            x = nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, name=f"norm_{index}")(x)
+            x = nn.relu(nn.Conv(16, (3, 3), stride, padding=1, dtype=self.dtype, name=f"conv_{index}")(x))
+            x = nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype, name=f"norm_{index}")(x)
         return nn.max_pool(x, (2, 2), (2, 2)) if self.pool else x
 
 
 class Net(nn.Module):
-    """Compute logits ``[batch, 16]`` of normalised images ``[batch, 28, 28, 1]``. Variables are named as jax_s6's."""
+    """Compute logits ``[batch, 16]`` of normalised images ``[batch, 28, 28, 1]``. Variables are named as jax_s6's.
+
+    Attributes:
+        dtype: The type of the activations; None: float32.
+    """
+
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         for number in (1, 2, 3):
-            x = Block(number < 3, name=f"conv{number}")(x, train)
-        return x.mean((1, 2))
+            x = Block(number < 3, self.dtype, name=f"conv{number}")(x, train)
+        return x.astype(jnp.float32).mean((1, 2))
 
 
 OPTIMIZER = optax.sgd(work.LEARNING_RATE, work.MOMENTUM)
@@ -46,13 +53,13 @@ def initial_state() -> Any:
     return variables["params"], variables["batch_stats"], OPTIMIZER.init(variables["params"])
 
 
-def step(state: Any, x: jax.Array, y: jax.Array) -> tuple[Any, jax.Array]:
+def step(state: Any, x: jax.Array, y: jax.Array, dtype: Any = None) -> tuple[Any, jax.Array]:
     """Take a step of SGD with momentum; return the new state and the loss before the step."""
     params, batch_stats, opt_state = state
 
     def loss_fn(params: Any) -> tuple[jax.Array, Any]:
         variables = {"params": params, "batch_stats": batch_stats}
-        logits, updates = Net().apply(variables, x, True, mutable=["batch_stats"])
+        logits, updates = Net(dtype).apply(variables, x, True, mutable=["batch_stats"])
         loss = optax.softmax_cross_entropy_with_integer_labels(jnp.asarray(logits), y).mean()
         return loss, updates["batch_stats"]
 
