@@ -21,7 +21,7 @@ class WorkerError(Exception):
 class Worker:
     """A process that runs ``benchmarks.worker`` and is stopped while no request is being answered."""
 
-    def __init__(self, entry: str, environment: Mapping[str, str], own_group: bool = True):
+    def __init__(self, entry: str, environment: Mapping[str, str], own_group: bool = True, timeout: float = TIMEOUT):
         """Start the process. It imports the arm with the first request.
 
         Args:
@@ -29,8 +29,9 @@ class Worker:
             environment: Variables in addition to those of this process.
             own_group: Whether it is stopped and killed by itself, with its children. If not, it is stopped and killed
                 together with this process: the helpers of an arm's process are.
+            timeout: Seconds within which it must reply.
         """
-        self._own_group = own_group
+        self._own_group, self._timeout = own_group, timeout
         self._log = tempfile.TemporaryFile(mode="w+")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.worker", entry],
@@ -46,7 +47,7 @@ class Worker:
         """Send a request and return the reply.
 
         Raises:
-            WorkerError: The process reports an error, ends, or takes longer than ``TIMEOUT`` seconds.
+            WorkerError: The process reports an error, ends, or takes longer than its timeout.
         """
         self.send(what, **details)
         return self.receive()
@@ -65,8 +66,8 @@ class Worker:
         It is stopped (SIGSTOP), not idle: threads that wait in a loop would take a core from the arm whose turn it is.
         """
         assert self._process.stdout is not None
-        if not select.select([self._process.stdout], [], [], TIMEOUT)[0]:
-            raise WorkerError(f"no reply within {TIMEOUT:.0f} s")
+        if not select.select([self._process.stdout], [], [], self._timeout)[0]:
+            raise WorkerError(f"no reply within {self._timeout:.0f} s")
         line = self._process.stdout.readline()
         if not line:
             raise WorkerError(f"its process ended with status {self._process.wait(10)}: {self._last_line()}")
