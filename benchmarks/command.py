@@ -24,7 +24,10 @@ NAMES = ("train_step", "sweep", "scaling", "epoch", "time_to_accuracy", "predict
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """Measure jax_s6 and other libraries in turns on this machine, and report how they compare."""
+    """Measure jax_s6 and other libraries in turns on this machine, and report how they compare.
+
+    For accelerators that are not there: python -m benchmarks offline --help.
+    """
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """Benchmarks to run; all if none is given. They are train_step, sweep, scaling, epoch, time_to_accuracy, predict,
@@ -168,7 +171,10 @@ def print_changes(old: dict[str, Any], new: dict[str, Any], threshold: float) ->
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run the command."""
+    """Run the command, or ``offline``'s, which has flags of its own."""
+    args = sys.argv[1:] if args is None else args
+    if list(args[:1]) == ["offline"]:
+        return importlib.import_module("benchmarks.offline.command").main(args[1:])  # it imports JAX, which takes time
     command = cli.parse(Command, prog=PROG, args=args)
     old = None if command.compare is None else results.read(command.compare)
     if command.results is not None:
