@@ -39,5 +39,5 @@ def _draw(axes: Any, estimates: Sequence[Estimate]) -> None:
             axes.plot(measured["median"], place, "kD", ms=5)
     axes.set_yticks(range(len(rows)), [label(estimate) for estimate in rows], fontsize=7)
     axes.set_xlim(0, 1.12 * max(estimate["images_per_second"] for estimate in rows))
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.grid(alpha=0.3, axis="x")
