@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 LAYER = re.compile(r"\b(conv[123])\b\)*(?:/\(*((?:conv|norm)_[01])\b)?")
-BACKWARDS = ("transpose(jvp", "rematted", "checkpoint")
+BACKWARDS = re.compile(r"\btranspose\((?:\w+\()*jvp\(|rematted|checkpoint")
 KERNELS = frozenset(
     "fusion custom-call copy convolution dot reduce transpose concatenate scatter gather sort slice dynamic-slice"
     " dynamic-update-slice broadcast pad reduce-window select-and-scatter".split()
@@ -144,7 +144,7 @@ def place(program: Program, op: Operation) -> tuple[str, str]:
 
 def _place(op_name: str) -> tuple[str, str]:
     layer = LAYER.search(op_name)
-    if any(sign in op_name for sign in BACKWARDS):
+    if BACKWARDS.search(op_name):
         direction = "backwards"
     else:
         direction = "forwards" if layer or "jvp(" in op_name else "other"

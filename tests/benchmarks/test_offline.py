@@ -107,6 +107,8 @@ def test_bytes_of_a_step_are_what_its_kernels_read_and_write():
         ("jit(f)/while/body/jvp(Net)/conv1/conv_0/add", ("conv1/conv_0", "forwards")),
         ("jit(f)/while/body/transpose(jvp(Net))/conv3/norm_1/mul", ("conv3/norm_1", "backwards")),
         ("jit(f)/while/body/vmap(transpose(jvp(conv2)))/conv_1/mul", ("conv2/conv_1", "backwards")),
+        ("jit(f)/while/body/vmap(transpose(vmap(jvp(conv1))))/norm_0/mul", ("conv1/norm_0", "backwards")),
+        ("jit(f)/while/body/vmap(jvp(transpose()))/transpose", ("other", "forwards")),
         ("jit(f)/checkpoint/rematted_computation/conv2/conv_0/mul", ("conv2/conv_0", "backwards")),
         ("jit(f)/while/body/jvp(Net)/conv1/jit(_where)/select_n", ("conv1", "forwards")),
         ("jit(f)/while/body/jvp(jit(log_softmax))/sub", ("other", "forwards")),
