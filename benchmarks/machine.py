@@ -9,6 +9,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +73,10 @@ def device() -> dict[str, Any]:
         return {"platform": "none", "error": done.stderr.strip()[-200:]}
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of the packages under comparison that are installed."""
+def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
+    """Return the versions of those packages that are installed; by default of those under comparison."""
     found = {package.name.lower(): package.version for package in importlib.metadata.distributions()}
-    return {name: found[name] for name in PACKAGES if name in found}
+    return {name: found[name] for name in packages if name in found}
 
 
 def commit_info() -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import itertools
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from jax_s6.runs import files
 
 PROG = "python -m benchmarks offline"
 PICTURE = "offline.png"
+PACKAGES = ("jax", "jaxlib", "flax", "libtpu", "jax-cuda12-plugin", "nvidia-cuda-nvcc-cu12")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,8 @@ class Command:
     """Folder for the text of each compiled program, from which its estimate can be checked."""
     out: Path = Path("runs/offline")
     """Folder for results.json, report.md and offline.png. Files of an earlier run are replaced."""
+    add: bool = False
+    """Keep the estimates that --out already holds, except those that are made again."""
 
     def __post_init__(self) -> None:
         for name, low, high in (("lanes", 1, 100_000), ("batch", 2, 60_000)):
@@ -131,8 +134,31 @@ def compile_one(worker: Worker, job: Job, hlo: Path | None) -> dict[str, Any]:
         **reply["info"],
         "compile_seconds": reply["compile_seconds"],
         "hlo": None if hlo is None else job.file_name,
+        "commit": machine.commit_info(),
         "measured": measured.rate(job.target.name, job.arm, *case),
     }
+
+
+def earlier(out: Path) -> list[dict[str, Any]]:
+    """Return the estimates that a folder holds; none if it holds no results.
+
+    Raises:
+        InputError: It holds something else.
+    """
+    path = out / "results.json"
+    try:
+        found = json.loads(path.read_text())["estimates"]
+        report.summary(found)
+        return found
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(f"{path} is not a file of {PROG}: give another --out, or leave out --add") from None
+
+
+def key(entry: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what an estimate is of: of two with the same, the later one is kept."""
+    return tuple(entry.get(name) for name in ("what", "target", "arm", *programs.Case._fields))
 
 
 def write(out: Path, entries: Sequence[dict[str, Any]]) -> str:
@@ -140,8 +166,7 @@ def write(out: Path, entries: Sequence[dict[str, Any]]) -> str:
     found = {
         "estimates": [entry for entry in entries if "reason" not in entry],
         "not_run": [entry for entry in entries if "reason" in entry],
-        "versions": machine.versions(),
-        "commit": machine.commit_info(),
+        "versions": machine.versions(PACKAGES),
         "datetime": datetime.now(UTC).isoformat(),
     }
     files.write_text(out / "results.json", json.dumps(found, indent=1) + "\n")
@@ -162,11 +187,11 @@ def main(args: Sequence[str] | None = None) -> None:
             command.hlo.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"hlo {command.hlo} cannot be created ({error.strerror}): give another folder") from None
-    entries: list[dict[str, Any]] = []
+    entries = {key(entry): entry for entry in (earlier(command.out) if command.add else [])}
     for entry in compile_all(command, lambda text: print(text, file=sys.stderr, flush=True)):
-        entries.append(entry)
-        write(command.out, entries)
+        entries[key(entry)] = entry
+        write(command.out, list(entries.values()))
         if "reason" in entry:
             print(f"not run: {entry['what']}: {entry['reason']}", file=sys.stderr, flush=True)
-    print(write(command.out, entries))
+    print(write(command.out, list(entries.values())))
     print(f"Estimates are in {command.out}.")

@@ -8,8 +8,8 @@ from benchmarks.report import number, table
 
 Estimate = Mapping[str, Any]
 """An entry of ``estimates`` in ``results.json``: ``target``, ``arm``, ``peer``, the fields of ``programs.Case``, what
-``worker.estimate`` returns, ``temporary_bytes``, ``compile_seconds``, ``hlo`` (a file's name or None), and ``measured``
-(see ``measured.rate``)."""
+``worker.estimate`` returns, ``temporary_bytes``, ``compile_seconds``, ``hlo`` (a file's name or None), ``commit``, and
+``measured`` (see ``measured.rate``)."""
 
 HEADS = (
     *("target", "implementation", "lanes", "batch size", "precision", "estimate per image", "kernels per step"),
@@ -40,12 +40,11 @@ def render(found: Mapping[str, Any], picture: str) -> str:
         picture: The file name of the picture.
     """
     estimates, versions = found["estimates"], found["versions"]
-    commit = found["commit"]
     parts = [
         INTRODUCTION,
         "\n".join(f"- {TARGETS[name].title}: {TARGETS[name].source}." for name in _targets(estimates)),
-        f"Versions: {', '.join(f'{name} {version}' for name, version in versions.items())}. Commit {commit['id'][:12]}"
-        f"{' with changes' if commit['dirty'] else ''}, {found['datetime'][:16]} UTC.",
+        f"Versions: {', '.join(f'{name} {version}' for name, version in versions.items())}. Compiled from"
+        f" {_commits(estimates) or 'nothing'}; {found['datetime'][:16]} UTC.",
     ]
     if estimates:
         parts += [f"![estimated bounds]({picture})", summary(estimates), "## The most expensive operations"]
@@ -58,6 +57,12 @@ def render(found: Mapping[str, Any], picture: str) -> str:
 
 def _targets(estimates: Sequence[Estimate]) -> list[str]:
     return list(dict.fromkeys(estimate["target"] for estimate in estimates))
+
+
+def _commits(estimates: Sequence[Estimate]) -> str:
+    commits = (estimate["commit"] for estimate in estimates)
+    names = [f"commit {commit['id'][:12]}{' with changes' if commit['dirty'] else ''}" for commit in commits]
+    return ", ".join(dict.fromkeys(names))
 
 
 def label(estimate: Estimate) -> str:

@@ -175,6 +175,20 @@ def test_an_arm_that_fails_loses_no_other(monkeypatch, tmp_path, capsys):
     assert "1,792,832 (1,784,243 to 1,800,835; n = 3)" in printed and "| call | conv3/norm_0 | forwards |" in printed
     assert (tmp_path / "offline.png").stat().st_size > 10_000
 
+    command.main(
+        ["--targets", "h100", "--lanes", "8", "--limit", "5", "--arms", "lax.conv", "--out", str(tmp_path), "--add"]
+    )
+    added = json.loads((tmp_path / "results.json").read_text())
+    assert len(added["estimates"]) == len(found["estimates"]) + 1 and not added["not_run"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"estimates": [{}]}', '{"estimates": 1}'])
+def test_estimates_are_not_added_to_another_file(text, tmp_path, capsys):
+    (tmp_path / "results.json").write_text(text)
+    with pytest.raises(SystemExit) as stop:
+        cli.run(lambda: command.main(["--out", str(tmp_path), "--add"]))
+    assert stop.value.code == 2 and "results.json is not a file of python -m benchmarks" in capsys.readouterr().err
+
 
 def test_what_an_h100_measured_is_found_by_arm_and_case():
     ours, flax = (next(arm for arm in programs.ARMS if arm.name == name) for name in ("ours, matmul", "Flax nn.Conv"))
