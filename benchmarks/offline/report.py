@@ -29,6 +29,7 @@ counts once per network.
   (GPU) or the compiler's expectation (TPU). How near a program comes to it, only a measurement can show. On a GPU that
   is there, the compiler would also try several kernels and keep the fastest, so that the program may differ.
 - Ours gather each lane's own images, uint8, by a permutation. All lanes of a peer share normalised float32 batches.
+- What happens once per epoch is not counted, such as drawing the order of the images.
 - Temporary memory is what the compiled program reserves besides its arguments and results."""
 
 
