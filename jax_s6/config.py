@@ -18,7 +18,7 @@ from jax_s6.settings import Setting, Settings, flatten, from_mapping
 DatasetName = Literal["mnist", "fashion_mnist", "kmnist", "emnist/digits"]
 ScheduleName = Literal["constant", "step", "exponential", "cosine", "warmup_cosine", "one_cycle", "linear"]
 OptimizerName = Literal["sgd", "adamw"]
-ConvName = Literal["auto", "matmul", "xla"]
+ConvName = Literal["auto", "matmul", "xla", "packed"]
 Precision = Literal["auto", "float32", "bf16"]
 RecipeName = Literal["best", "s6"]
 
@@ -49,7 +49,11 @@ class ModelConfig(Settings):
     dropout_conv2: Annotated[float, Setting("Dropout rate after block conv2.", 0, 0.9)] = 0.0
     dropout_conv3: Annotated[float, Setting("Dropout rate after block conv3, on the logits.", 0, 0.9)] = 0.0
     convolution: Annotated[
-        ConvName, Setting("How to convolve: by matrix products (matmul) or XLA's convolution. auto: xla on TPU only.")
+        ConvName,
+        Setting(
+            "How to convolve: by matrix products (matmul), by XLA's convolution (xla), or by that of up to eight "
+            "networks side by side (packed), which is for accelerators. auto: packed on TPU, matmul elsewhere."
+        ),
     ] = "auto"
     precision: Annotated[
         Precision, Setting("Format of the numbers that convolutions multiply; they add in float32. auto: float32.")

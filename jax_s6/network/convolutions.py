@@ -168,12 +168,12 @@ def constant_response(
         sizes: Height and width of the images.
         stride: 1 or 2.
     """
-    rows, columns = (_reads_pixel(size, stride) for size in sizes)
+    rows, columns = (reads_pixel(size, stride) for size in sizes)
     taps = jnp.einsum("ijco,c->ijo", kernel, value)
     return jnp.einsum("mi,nj,ijo->omn", rows, columns, taps)[..., None]
 
 
-def _reads_pixel(size: int, stride: int) -> Float[np.ndarray, "outputs 3"]:
+def reads_pixel(size: int, stride: int) -> Float[np.ndarray, "outputs 3"]:
     """Return 1 where an output position reads a pixel through a tap, and 0 where it reads the padding."""
     pixels = np.arange(0, size, stride)[:, None] + np.arange(-1, 2)
     return ((0 <= pixels) & (pixels < size)).astype(np.float32)

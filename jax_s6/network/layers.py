@@ -11,12 +11,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Key
 
 from jax_s6.network import convolutions
 from jax_s6.network.chunks import copies, mean_over_batch, num_devices
 
 NUM_CHANNELS = 16
+MOMENTUM, EPSILON = 0.9, 1e-5
+"""Of batch normalisation: the weight of the old running statistics, and what is added to the variance."""
 Images = Float[Array, "channels height width batch"]
 Chunks = tuple[Float[Array, "... batch"], ...]
 Channels = Float[Array, " channels"]
@@ -56,13 +58,9 @@ class BatchNorm(nn.Module):
 
     Attributes:
         axis_name: The mesh axis that splits the batch, or None.
-        momentum: The weight of the old running statistics.
-        epsilon: Is added to the variance.
     """
 
     axis_name: str | None
-    momentum: float = 0.9
-    epsilon: float = 1e-5
 
     @nn.compact
     def __call__(self, chunks: Chunks, train: bool) -> Affine:
@@ -79,14 +77,14 @@ class BatchNorm(nn.Module):
             var = jnp.maximum(square - mean * mean, 0.0)
             if not self.is_initializing():
                 count = num_devices(self.axis_name) * sum(chunk.size for chunk in chunks) // NUM_CHANNELS
-                new = 1 - self.momentum
-                running_mean.value = self.momentum * running_mean.value + new * mean
-                running_var.value = self.momentum * running_var.value + new * var * (count / (count - 1))
+                new = 1 - MOMENTUM
+                running_mean.value = MOMENTUM * running_mean.value + new * mean
+                running_var.value = MOMENTUM * running_var.value + new * var * (count / (count - 1))
         else:
             mean, var = running_mean.value, running_var.value
         # The map is about the mean, so that bfloat16 rounds differences from it, but not differentiated through it: the
         # gradient of the shift, 16 numbers, stands for what would be a sum over the whole of x.
-        centre, scale = jax.lax.stop_gradient(mean), scale * jax.lax.rsqrt(var + self.epsilon)
+        centre, scale = jax.lax.stop_gradient(mean), scale * jax.lax.rsqrt(var + EPSILON)
         return Affine(centre, scale, bias - (mean - centre) * scale)
 
 
@@ -154,15 +152,17 @@ def dropout(chunks: Chunks, rate: ArrayLike, keys: Key[Array, " images"]) -> Chu
 
     There is one key per image of all chunks, so that the masks do not depend on how the batch is split.
     """
-    keep_rate = 1 - jnp.float32(rate)
     size = math.prod(chunks[0].shape[:-1])
-    words = jax.vmap(lambda key: jax.random.bits(key, (-(-size // 2),)), out_axes=-1)
-    words = jax.vmap(words)(keys.reshape(len(chunks), -1))  # [chunks, words, batch]
-    halves = jnp.concatenate([words & 0xFFFF, words >> 16], 1)[:, :size]  # 16 random bits are enough to decide
-    keep = halves < jnp.round(keep_rate * 2**16).astype(jnp.uint32)
-    pairs = zip(chunks, keep, strict=True)
-    # XLA would multiply or divide, by the number of devices.
-    return tuple(jnp.where(keep.reshape(x.shape), x * (1 / keep_rate), 0.0) for x, keep in pairs)
+    keep = jax.vmap(lambda keys: dropout_keep(size, rate, keys))(keys.reshape(len(chunks), -1))
+    gain, pairs = 1 / (1 - jnp.float32(rate)), zip(chunks, keep, strict=True)  # XLA would multiply or divide
+    return tuple(jnp.where(keep.reshape(x.shape), x * gain, 0.0) for x, keep in pairs)
+
+
+def dropout_keep(size: int, rate: ArrayLike, keys: Key[Array, " batch"]) -> Bool[Array, "{size} batch"]:
+    """Return which of the ``size`` numbers of each image dropout keeps."""
+    words = jax.vmap(lambda key: jax.random.bits(key, (-(-size // 2),)), out_axes=-1)(keys)
+    halves = jnp.concatenate([words & 0xFFFF, words >> 16])[:size]  # 16 random bits are enough to decide
+    return halves < jnp.round((1 - jnp.float32(rate)) * 2**16).astype(jnp.uint32)
 
 
 def _uniform_by_fan_in(fan_in: int) -> nn.initializers.Initializer:

@@ -123,8 +123,12 @@ def create(
     num_chunks: int = 1,
     platform: str | None = None,
 ) -> Net:
-    """Make the network that the settings ask for on a platform; None: on that of the default backend."""
-    choices = backend.convolution(config, platform), backend.operand_dtype(config, platform)
+    """Make the network that the settings ask for on a platform; None: on that of the default backend.
+
+    A network alone is not packed, but convolves by XLA instead; see ``packed`` for many.
+    """
+    convolution = backend.convolution(config, platform)
+    choices = "xla" if convolution == "packed" else convolution, backend.operand_dtype(config, platform)
     return Net(*choices, axis_name, recompute, num_chunks, backend.few_operations(platform))
 
 

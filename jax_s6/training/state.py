@@ -36,6 +36,11 @@ class Program:
     platform: str | None = None
 
     @property
+    def is_packed(self) -> bool:
+        """Whether the lanes that are trained at once stand side by side as channels; see ``network.packed``."""
+        return backend.convolution(self.config, self.platform) == "packed"
+
+    @property
     def steps_per_epoch(self) -> int:
         """Number of whole batches in the training images."""
         return self.num_train // self.config.batch_size

@@ -1,23 +1,21 @@
-"""One lane and one batch: the loss, the training step and the evaluation step, as pure functions.
+"""One lane and one batch: the training step and the evaluation step, as pure functions.
 
 They return sums and counts, never means.
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, Float, Float32, Int32, Key, UInt8
+from jaxtyping import Array, Bool, Float32, Int32, Key
 
 from jax_s6.config import Hyperparameters
-from jax_s6.network.chunks import num_devices, sum_over_chunks, sum_over_devices
+from jax_s6.network.chunks import sum_over_devices
 from jax_s6.training.augmentation import annealed, augment
+from jax_s6.training.loss import Images, Labels, cross_entropy, eval_logits, loss_gradients
 from jax_s6.training.state import Keys, Program, TrainState
-
-Images = UInt8[Array, "batch height width 1"]
-Labels = Int32[Array, " batch"]
 
 
 class Metrics(NamedTuple):
@@ -46,69 +44,6 @@ class TrainMetrics(NamedTuple):
     update_norm: Float32[Array, ""]
 
 
-def cross_entropy(
-    logits: Float[Array, "batch outputs"], labels: Labels, num_classes: int, smoothing: float | Float[Array, ""]
-) -> Float[Array, " batch"]:
-    """Compute each image's cross-entropy over all outputs, with a target that is smoothed over the classes.
-
-    Args:
-        logits: The network's outputs.
-        labels: In ``[0, num_classes)``.
-        num_classes: The number of classes, at most that of the outputs.
-        smoothing: The target is ``1 - smoothing`` on the label plus ``smoothing / num_classes`` on each class.
-    """
-    log_probs = jax.nn.log_softmax(logits)
-    is_label = jax.nn.one_hot(labels, log_probs.shape[1], dtype=bool)
-    nll = -jnp.where(is_label, log_probs, 0.0).sum(1)  # a gather's gradient would be a scatter
-    return (1 - smoothing) * nll - smoothing * log_probs[:, :num_classes].mean(1)
-
-
-def loss_fn(
-    params: Any,
-    batch_stats: Any,
-    program: Program,
-    hyper: Hyperparameters,
-    images: Images | Float32[Array, "batch height width 1"],
-    labels: Labels,
-    dropout_keys: Key[Array, " batch"] | None,
-) -> tuple[Float32[Array, ""], tuple[Any, Float32[Array, "2"]]]:
-    """Compute this device's share of the batch's mean loss, from its part of the batch.
-
-    Args:
-        params: The parameters.
-        batch_stats: The running statistics before the step.
-        program: The static part.
-        hyper: The lane's hyperparameters.
-        images: Pixels in ``[0, 255]``.
-        labels: The labels.
-        dropout_keys: One key per image; None: no dropout.
-
-    Returns:
-        The share, whose sum over the devices is the mean loss. Then the new statistics, and the part's sums of losses
-        and of correct predictions.
-    """
-    network = program.net(num_devices(program.axis_name))
-    logits, updates = network.apply(
-        {"params": params, "batch_stats": batch_stats},
-        images,
-        train=True,
-        dropout_rates=(hyper.dropout_conv1, hyper.dropout_conv2, hyper.dropout_conv3),
-        dropout_keys=dropout_keys,
-        mutable=["batch_stats"],
-    )
-    parts = zip(jnp.split(logits, network.num_chunks), jnp.split(labels, network.num_chunks), strict=True)
-    sums = sum_over_chunks([_loss_and_correct(*part, program.num_classes, hyper.label_smoothing) for part in parts])
-    return sums[0] / program.config.batch_size, (updates["batch_stats"], sums)
-
-
-def _loss_and_correct(
-    logits: Float[Array, "batch outputs"], labels: Labels, num_classes: int, smoothing: Any
-) -> Float[Array, "2"]:
-    """Sum the losses and count the correct predictions of a chunk."""
-    losses = cross_entropy(logits, labels, num_classes, smoothing)
-    return jnp.stack([losses.sum(), (logits.argmax(1) == labels).sum(dtype=losses.dtype)])
-
-
 def train_step(
     program: Program, hyper: Hyperparameters, keys: Keys, state: TrainState, images: Images, labels: Labels
 ) -> tuple[TrainState, TrainMetrics]:
@@ -118,8 +53,8 @@ def train_step(
         The state after the step, and the sums of the whole batch.
     """
     images, dropout_keys = _randomize(program, hyper, keys, state.step, images)
-    (_, (batch_stats, sums)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-        state.params, state.batch_stats, program, hyper, images, labels, dropout_keys
+    grads, batch_stats, sums = loss_gradients(
+        program, state.params, state.batch_stats, hyper, images, labels, dropout_keys
     )
     flat_grads, unravel = ravel_pytree(grads)
     total = sum_over_devices(jnp.concatenate([flat_grads, sums]), program.axis_name)  # one sum: each costs its latency
@@ -169,8 +104,7 @@ def eval_step(
     program: Program, state: TrainState, images: Images, labels: Labels, valid: Bool[Array, " batch"]
 ) -> Metrics:
     """Evaluate one batch with the running statistics; images that are not valid, only padding, do not count."""
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    logits: Any = program.net().apply(variables, images, train=False)
+    logits = eval_logits(program, {"params": state.params, "batch_stats": state.batch_stats}, images)
     losses = cross_entropy(logits, labels, program.num_classes, 0.0)
     correct = (logits.argmax(1) == labels) & valid
     return Metrics(jnp.where(valid, losses, 0.0).sum(), correct.sum(), valid.sum())

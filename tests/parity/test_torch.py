@@ -19,7 +19,7 @@ from jax_s6.config import (
     TrainConfig,
 )
 from jax_s6.network import net, weights
-from jax_s6.training import step as steps
+from jax_s6.training import loss as steps
 from jax_s6.training.state import Program
 
 torch = pytest.importorskip("torch")

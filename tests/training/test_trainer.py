@@ -13,8 +13,8 @@ from jax_s6 import backend
 from jax_s6.config import RECIPES, AugmentConfig, Hyperparameters, ModelConfig, StaticSettings, TrainConfig
 from jax_s6.network.net import Net
 from jax_s6.training.epoch import Split, epoch_order, evaluate, means, train_epoch
+from jax_s6.training.loss import cross_entropy
 from jax_s6.training.state import Keys, Program, create_train_state
-from jax_s6.training.step import cross_entropy
 from jax_s6.training.trainer import Trainer, make_mesh
 
 # Everything on: augmentation that ends, dropout, momentum, a schedule.
