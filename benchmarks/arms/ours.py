@@ -101,12 +101,13 @@ def sweep(
     width: int | None = None,
     devices: int | None = None,
     precision: str = "float32",
+    convolution: str = "auto",
     sequential: bool = False,
     images: int | None = None,
 ) -> Task:
     """Train lanes as ``python -m jax_s6.sweep`` does, with states on the host between epochs; or one by one."""
     backend.use_cpu_devices()
-    config = make_config(batch, precision)
+    config = make_config(batch, precision, convolution)
     digits = work.digits(images or work.images_per_lane(lanes, batch, jax.default_backend()))
     trainer = group_trainer(config, np.linspace(0.005, 0.015, 1 if sequential else lanes), digits, devices, width)
     trainer.create()

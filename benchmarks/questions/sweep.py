@@ -36,6 +36,8 @@ BENCHMARK = Benchmark(
     arms=(
         ours("ours float32", "ours:sweep", quick=True),
         ours("ours bf16", "ours:sweep", quick=True, precision="bf16"),
+        ours("ours float32, packed", "ours:sweep", cuda=True, convolution="packed"),
+        ours("ours bf16, packed", "ours:sweep", cuda=True, convolution="packed", precision="bf16"),
         ours("ours float32, width 2", "ours:sweep", cases=(6,), width=2),
         ours("ours float32, one by one on all cores", "ours:sweep", cases=(1, 2, 6), sequential=True),
         ours("ours float32, one by one on two devices", "ours:sweep", cases=(6,), sequential=True, devices=2),

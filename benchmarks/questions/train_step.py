@@ -40,6 +40,7 @@ BENCHMARK = Benchmark(
         ours("ours float32, two devices", "ours:train_step", cases=(32, 64), devices=2),
         ours("ours float32 with augmentation", "ours:train_step", cases=(64, 128), augmented=True),
         ours("ours, xla convolution", "ours:train_step", cases=(64,), convolution="xla"),
+        ours("ours, packed", "ours:train_step", cuda=True, convolution="packed"),
         peer("Flax nn.Conv, jit per step", "flax:train_step", cases=(64,)),
         peer("Flax nn.Conv in a scan", "flax:train_scan", cases=EVERY_CASE_ON_GPU),
         peer("lax.conv NCHW, jit per step", "lax:train_step", cases=(64,)),

@@ -140,20 +140,12 @@ def _packed_logits(program: Program, variables: Any, images: Any) -> Float32[Arr
 
 
 def _packing(program: Program, images: Any) -> packed.Packing:
-    """Divide lanes into groups of at most ``MOST``, or fill a group up with parts of the batch."""
-    lanes, count, *_ = images.shape
-    groups = -(-lanes // packed.MOST)
-    parts = backend.equal_parts(count, packed.MOST * groups // lanes)
     dtype = backend.operand_dtype(program.config, program.platform)
-    return packed.Packing(lanes, parts, dtype, program.axis_name, groups)
+    return packed.Packing(len(images), dtype, program.axis_name, -(-len(images) // packed.MOST))
 
 
 def _for_lanes(program: Program, alone: Callable, together: Callable) -> Callable:
-    """Return a function of one lane that ``vmap`` computes by ``together``, a function of several lanes.
-
-    Few lanes are not worth it: by the compiler's estimates a TPU takes as long for eight as for three.
-    """
-    least = packed.LEAST if program.config.convolution == "auto" else 1
+    """Return a function of one lane, ``alone``, that ``vmap`` computes by ``together``, a function of several lanes."""
 
     @jax.custom_batching.custom_vmap
     def of_lane(*arguments: Any) -> Any:
@@ -165,7 +157,7 @@ def _for_lanes(program: Program, alone: Callable, together: Callable) -> Callabl
             return x if has_lanes else jnp.broadcast_to(x, (size, *x.shape))
 
         arguments = jax.tree.map(with_lanes, arguments, tuple(batched))
-        results = jax.vmap(alone)(*arguments) if size < least else _in_groups(program, together, size, arguments)
+        results = _in_groups(program, together, size, arguments)
         return results, jax.tree.map(lambda _: True, results)
 
     return of_lane

@@ -140,9 +140,9 @@ def make_mesh(devices: list[jax.Device], num_lane_devices: int = 1) -> Mesh:
 # One device's part of the programs. Arrays of ``hyper`` and ``state`` begin with the dimension of its lanes.
 
 
-def _map_lanes(function: Callable, lanes: Any, width: int) -> Any:
-    """Apply a function of one lane to all, ``width`` at once. A single lane is not batched: its program is simpler."""
-    return jax.lax.map(function, lanes, batch_size=None if width == 1 else width)
+def _map_lanes(program: Program, function: Callable, lanes: Any, width: int) -> Any:
+    """Apply a function of one lane to all, ``width`` at once. A single lane is batched only for the rule that packs."""
+    return jax.lax.map(function, lanes, batch_size=None if width == 1 and not program.is_packed else width)
 
 
 def _create(program: Program, width: int, hyper: Hyperparameters) -> TrainState:
@@ -159,7 +159,7 @@ def _train(
         def train_lane(lane: tuple[Hyperparameters, TrainState]) -> tuple[TrainState, TrainMetrics]:
             return train_epoch(program, lane[0], lane[1], split, epoch)
 
-        return _map_lanes(train_lane, (hyper, state), width)
+        return _map_lanes(program, train_lane, (hyper, state), width)
 
     def skip(hyper: Hyperparameters, state: TrainState, epoch: jax.Array, split: Split) -> Any:
         count = jnp.full(state.step.shape, program.steps_per_epoch * program.config.batch_size, jnp.float32)
@@ -171,6 +171,6 @@ def _train(
 
 def _evaluate(program: Program, width: int, state: TrainState, splits: list[Split | None]) -> list[Metrics | None]:
     def evaluate_lanes(split: Split) -> Metrics:
-        return _map_lanes(lambda lane: evaluate(program, lane, split), state, width)
+        return _map_lanes(program, lambda lane: evaluate(program, lane, split), state, width)
 
     return [None if split is None else evaluate_lanes(split) for split in splits]

@@ -1,4 +1,4 @@
-"""Lanes, or parts of a batch, side by side as channels are each lane alone: results, statistics and gradients."""
+"""Lanes side by side as channels are each lane alone: results, statistics and gradients."""
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +15,12 @@ RATES = (0.1, 0.2, 0.0)
 
 @pytest.fixture(scope="module")
 def variables():
-    """Those of three networks, with maps and statistics that are not trivial; one scale is negative."""
+    """Those of four networks, with maps and statistics that are not trivial; one scale is negative."""
 
     def perturb(x, key):
         return x + 0.3 * jax.random.uniform(key, x.shape, minval=-1.0)
 
-    lanes = [init(jax.random.key(lane)) for lane in range(3)]
+    lanes = [init(jax.random.key(lane)) for lane in range(4)]
     tree = jax.tree.map(lambda *leaves: jnp.stack(leaves), *lanes)
     leaves, structure = jax.tree.flatten(tree)
     keys = jax.random.split(jax.random.key(9), len(leaves))
@@ -31,10 +31,10 @@ def variables():
 
 @pytest.fixture(scope="module")
 def images():
-    return jnp.asarray(np.random.default_rng(0).integers(0, 256, (3, BATCH, 28, 28, 1), dtype=np.uint8))
+    return jnp.asarray(np.random.default_rng(0).integers(0, 256, (4, BATCH, 28, 28, 1), dtype=np.uint8))
 
 
-KEYS = jax.random.split(jax.random.key(1), (3, BATCH))
+KEYS = jax.random.split(jax.random.key(1), (4, BATCH))
 
 
 def alone(variables, images, keys, train, dtype):
@@ -54,11 +54,17 @@ def alone(variables, images, keys, train, dtype):
     return jax.jit(jax.vmap(lane))(variables, images, keys)
 
 
-def together(variables, images, keys, train, dtype, parts):
+@pytest.fixture(scope="module")
+def exact(variables, images):
+    """Each lane by itself, in float32."""
+    return alone(variables, images, KEYS, True, jnp.float32)
+
+
+def together(variables, images, keys, train, dtype, groups=1):
     def loss(params):
         options = {"train": train, "dropout_rates": RATES, "dropout_keys": keys if train else None}
         inputs = {"params": params, "batch_stats": variables["batch_stats"]}
-        logits, stats = packed.apply(inputs, images, Packing(len(images), parts, dtype, None), **options)
+        logits, stats = packed.apply(inputs, images, Packing(len(images), dtype, None, groups), **options)
         weights = jnp.cos(jnp.arange(logits[0].size).reshape(logits[0].shape))
         return (logits * weights[None]).sum(), (logits, stats)
 
@@ -73,26 +79,21 @@ def assert_close(got, want, tolerance):
         np.testing.assert_allclose(x, y, rtol=0, atol=tolerance * scale, err_msg=jax.tree_util.keystr(path))
 
 
-@pytest.mark.parametrize("parts", [1, 2])
-def test_float32_packed_is_each_lane_alone(variables, images, parts):
-    got = together(variables, images, KEYS, True, jnp.float32, parts)
-    assert_close(got, alone(variables, images, KEYS, True, jnp.float32), 2e-5)
+@pytest.mark.parametrize("groups", [1, 2])
+def test_float32_packed_is_each_lane_alone(variables, images, exact, groups):
+    assert_close(together(variables, images, KEYS, True, jnp.float32, groups), exact, 2e-5)
 
 
-def test_bfloat16_packed_is_as_close_as_one_lane_in_bfloat16(variables, images):
-    """Both round activations or factors; neither may be further from float32 than twice the other."""
-    want = alone(variables, images, KEYS, True, jnp.float32)
-    packed_too, lanes = (
-        together(variables, images, KEYS, True, jnp.bfloat16, 1),
-        alone(variables, images, KEYS, True, jnp.bfloat16),
-    )
-    for got, single, exact in zip(*map(jax.tree.leaves, (packed_too, lanes, want)), strict=True):
-        error, allowed = (float(jnp.linalg.norm((x - exact).ravel())) for x in (got, single))
-        assert error <= 2.5 * allowed + 0.01 * float(jnp.linalg.norm(exact.ravel()))
+def test_bfloat16_packed_is_as_close_to_float32_as_one_lane_in_bfloat16(variables, images, exact):
+    lanes = alone(variables, images, KEYS, True, jnp.bfloat16)
+    packed_lanes = together(variables, images, KEYS, True, jnp.bfloat16)
+    for got, single, want in zip(*map(jax.tree.leaves, (packed_lanes, lanes, exact)), strict=True):
+        error, allowed = (float(jnp.linalg.norm((x - want).ravel())) for x in (got, single))
+        assert error <= 2.5 * allowed + 0.01 * float(jnp.linalg.norm(want.ravel()))
 
 
 def test_evaluation_packed_is_each_lane_alone(variables, images):
-    got = together(variables, images, KEYS, False, jnp.float32, 1)
+    got = together(variables, images, KEYS, False, jnp.float32)
     assert_close(got[0], alone(variables, images, KEYS, False, jnp.float32)[0], 1e-5)
 
 

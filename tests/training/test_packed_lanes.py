@@ -51,21 +51,15 @@ def assert_close(got, want, lanes):
         assert np.linalg.norm(np.float64(x) - y[lanes]) <= 2e-2 * np.linalg.norm(np.float64(y[lanes]))
 
 
-@pytest.mark.parametrize("count", [1, 10])
-def test_any_number_of_packed_lanes_is_each_lane_alone(train, alone, count):
-    """One lane is packed by parts of its batch; ten are two groups of five."""
-    assert packed.MOST == 8
-    assert_close(train("packed", RATES[:count]), alone, slice(count))
+def test_packed_lanes_in_two_groups_are_each_lane_alone(train, alone):
+    assert len(RATES) > packed.MOST
+    assert_close(train("packed", RATES), alone, slice(None))
 
 
-def test_packed_lanes_may_share_batches_over_devices(train, alone):
-    assert_close(train("packed", RATES[:3], 2), alone, slice(3))
-
-
-def test_a_lane_that_diverges_harms_no_lane_beside_it(train, alone):
+def test_a_lane_that_diverges_harms_no_lane_beside_it_on_devices_that_share_batches(train, alone):
     rates = RATES[:3].copy()
     rates[1] = 1e30
-    state, metrics, evaluated = train("packed", rates)
+    state, metrics, evaluated = train("packed", rates, 2)
     assert state.diverged_at.tolist()[::2] == [-1, -1] and state.diverged_at[1] > 0
     for got, want in ((state, alone[0]), (metrics, alone[1]), (evaluated, alone[2])):
         others = jax.tree.map(lambda x: np.asarray(x)[[0, 2]], got)

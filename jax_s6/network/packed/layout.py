@@ -10,8 +10,8 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-MOST, LEAST = 8, 3
-"""Largest number of networks side by side, which is 128 channels, and the smallest that is worth it."""
+MOST = 8
+"""Largest number of networks side by side: 128 channels."""
 LIMIT = 1e15
 Packed = Float[Array, "batch height width channels"]
 Convolved = Float[Array, "batch rows columns outputs"]
@@ -27,40 +27,34 @@ class Packing(NamedTuple):
 
     Attributes:
         lanes: Number of lanes.
-        parts: Number of equal parts of each lane's batch.
         dtype: The type of activations and of the factors of products: float32 or bfloat16.
         axis_name: The mesh axis that splits the batch, or None.
         groups: Number of equal groups of networks, of which each is one dense convolution.
     """
 
     lanes: int
-    parts: int
     dtype: DTypeLike
     axis_name: str | None
     groups: int = 1
 
     def channels(self, x: Float[Array, "lanes *rest channels"]) -> Float[Array, "*rest packed"]:
-        """Put the channels of all lanes and parts side by side; the parts of a lane get the same."""
-        x = jnp.repeat(x, self.parts, axis=0) if self.parts > 1 else x
+        """Put the channels of all lanes side by side."""
         return jnp.moveaxis(x, 0, -2).reshape(*x.shape[1:-1], -1)
 
     def per_channel(self, x: Lanes) -> PerChannel:
-        """Put the channels of all lanes and parts side by side, as an array to be added to activations."""
+        """Put the channels of all lanes side by side, as an array to be added to activations."""
         return self.channels(x)[None, None, None]
 
-    def lane_means(self, x: Float[Array, "moments packed"]) -> Float[Array, "moments lanes channels"]:
-        """Average channels over the parts of each lane."""
-        return x.reshape(len(x), self.lanes, self.parts, -1).mean(2)
-
     def block_diagonal(self, kernels: Kernels) -> Float[Array, "3 3 wide_in wide_out"]:
-        """Make one kernel, in the type of the factors, of those of all lanes, zero between lanes and between parts.
+        """Make one kernel, in the type of the factors, of those of all lanes, zero between lanes.
 
         Its inputs are those of a group of networks, as those of a convolution with ``feature_group_count`` are.
         """
         *_, inputs, outputs = kernels.shape
-        kernels = jnp.repeat(kernels, self.parts, axis=0) if self.parts > 1 else kernels
         side = len(kernels) // self.groups
         rows = kernels.reshape(self.groups, side, 3, 3, inputs, outputs).transpose(2, 3, 1, 4, 0, 5)
+        if side == 1:
+            return rows.reshape(3, 3, inputs, -1).astype(self.dtype)
         # A product with ones and zeros copies columns, exactly; a TPU is slow to reshape the last dimension.
         copies = np.tile(np.eye(outputs, dtype=np.float32), side)
         wide = exact_product(rows.reshape(-1, outputs), copies)

@@ -49,8 +49,8 @@ def apply(
         dropout_keys: One key per image; None: no dropout.
     """
     lanes, count, height, width, _ = images.shape
-    parts = images.reshape(lanes * packing.parts, -1, height, width).transpose(1, 2, 3, 0)
-    x = ((parts.astype(jnp.float32) / 255 - MEAN) / STD).astype(packing.dtype)
+    pixels = images.reshape(lanes, -1, height, width).transpose(1, 2, 3, 0)
+    x = ((pixels.astype(jnp.float32) / 255 - MEAN) / STD).astype(packing.dtype)
     stats: dict[str, Any] = {}
     for number in (1, 2, 3):
         name = f"conv{number}"
@@ -58,8 +58,7 @@ def apply(
         x, stats[name] = block(x, name, params, old, train, number < 3, packing)
         if dropout_keys is not None:
             x = dropout(x, dropout_rates[number - 1], dropout_keys, number, packing)
-    logits = x.astype(jnp.float32).mean((1, 2)).reshape(-1, lanes, packing.parts, NUM_CHANNELS)
-    logits = logits.transpose(1, 2, 0, 3).reshape(lanes, count, NUM_CHANNELS)
+    logits = x.astype(jnp.float32).mean((1, 2)).reshape(count, lanes, NUM_CHANNELS).transpose(1, 0, 2)
     return jnp.where(overflowing(stats)[:, None, None], jnp.nan, logits), stats
 
 
@@ -72,12 +71,12 @@ def block(
     with jax.named_scope(f"{name}/conv_0"):
         x, moments = conv_relu(x, params["conv_0"], None, 1, jnp.ones_like(sign), packing)
     with jax.named_scope(f"{name}/norm_0"):
-        count = math.prod(x.shape[:3]) * packing.parts
+        count = math.prod(x.shape[:3])
         norm, new_0 = batch_norm(moments, count, jnp.ones_like(sign), params["norm_0"], stats["norm_0"], train, packing)
     with jax.named_scope(f"{name}/conv_1"):
         x, moments = conv_relu(x, params["conv_1"], norm, 2, sign, packing)
     with jax.named_scope(f"{name}/norm_1"):
-        count = math.prod(x.shape[:3]) * packing.parts
+        count = math.prod(x.shape[:3])
         norm, new_1 = batch_norm(moments, count, sign, params["norm_1"], stats["norm_1"], train, packing)
         return pool_and_norm(x, norm, sign, pool, packing), {"norm_0": new_0, "norm_1": new_1}
 
@@ -126,7 +125,7 @@ def batch_norm(
     """
     if not train:
         return Norm(stats["mean"], params["scale"] * lax.rsqrt(stats["var"] + EPSILON), params["bias"]), stats
-    mean, square = mean_over_batch([packing.lane_means(moments)], packing.axis_name)
+    mean, square = mean_over_batch([moments.reshape(2, packing.lanes, -1)], packing.axis_name)
     mean, var = mean * sign, jnp.maximum(square - mean * mean, 0.0)
     count *= num_devices(packing.axis_name)
     new = {"mean": mean, "var": var * (count / (count - 1))}
@@ -149,7 +148,7 @@ def dropout(x: Packed, rate: ArrayLike, keys: Key[Array, "lanes images"], number
     rates = jnp.broadcast_to(jnp.asarray(rate, jnp.float32), (packing.lanes,))
     fold = functools.partial(jax.random.fold_in, data=jnp.uint32(number))
     keep = jax.vmap(lambda rate, keys: dropout_keep(NUM_CHANNELS * height * width, rate, jax.vmap(fold)(keys)))
-    masks = keep(rates, keys).reshape(packing.lanes, NUM_CHANNELS, height, width, packing.parts, -1)
-    masks = masks.transpose(5, 2, 3, 0, 4, 1).reshape(x.shape)
+    masks = keep(rates, keys).reshape(packing.lanes, NUM_CHANNELS, height, width, -1)
+    masks = masks.transpose(4, 2, 3, 0, 1).reshape(x.shape)
     gain = packing.per_channel(jnp.broadcast_to((1 / (1 - rates))[:, None], (packing.lanes, NUM_CHANNELS)))
     return jnp.where(masks, x.astype(jnp.float32) * gain, 0.0).astype(x.dtype)
