@@ -61,9 +61,7 @@ def sweep(
     checkpoints: CheckpointConfig | None = None,
     listener: Listener | None = None,
 ) -> SweepResult:
-    """Train a network for every combination of a grid's values.
-
-    On CPU, call ``backend.use_cpu_devices()`` before any other use of JAX for one device per core.
+    """Train a network for every combination of a grid's values; on CPU, call ``backend.use_cpu_devices()`` before.
 
     Args:
         config: The settings that the grid does not name.
