@@ -87,9 +87,13 @@ def test_float32_packed_is_each_lane_alone(variables, images, exact, groups):
 def test_bfloat16_packed_is_as_close_to_float32_as_one_lane_in_bfloat16(variables, images, exact):
     lanes = alone(variables, images, KEYS, True, jnp.bfloat16)
     packed_lanes = together(variables, images, KEYS, True, jnp.bfloat16)
-    for got, single, want in zip(*map(jax.tree.leaves, (packed_lanes, lanes, exact)), strict=True):
-        error, allowed = (float(jnp.linalg.norm((x - want).ravel())) for x in (got, single))
-        assert error <= 2.5 * allowed + 0.01 * float(jnp.linalg.norm(want.ravel()))
+
+    def error(got):
+        """The mean over all arrays of the relative error: single arrays scatter, as rounding moves ReLUs."""
+        pairs = zip(jax.tree.leaves(got), jax.tree.leaves(exact), strict=True)
+        return np.mean([float(jnp.linalg.norm((x - y).ravel()) / jnp.linalg.norm(y.ravel())) for x, y in pairs])
+
+    assert error(packed_lanes) <= 1.3 * error(lanes)
 
 
 def test_evaluation_packed_is_each_lane_alone(variables, images):
