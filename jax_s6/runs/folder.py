@@ -1,22 +1,28 @@
 """The folder that a run writes to: one run at a time, and none replaced by accident."""
 
 import contextlib
+import dataclasses
 import errno
+import json
 import logging
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from types import MappingProxyType
+from typing import Annotated, Any
 
 import tyro
 from filelock import FileLock, Timeout
 from typing_extensions import Doc
 
+from jax_s6.cli import read_config
+from jax_s6.config import TrainConfig
 from jax_s6.errors import InputError
 from jax_s6.runs.checkpoints import FOLDER
 from jax_s6.runs.files import make_folder, refuse_existing
+from jax_s6.settings import flatten
 
 LOCK = ".lock"
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
@@ -55,6 +61,37 @@ def needs_work(out: Path, output: OutputConfig) -> bool:
     if not output.overwrite and os.path.exists(out / FOLDER):
         raise InputError(f"out {out} holds an unfinished run: --resume to resume it, --overwrite to replace it")
     return True
+
+
+def require_same(out: Path, config: TrainConfig, grid: Mapping[str, Any] = MappingProxyType({})) -> None:
+    """Check that the finished run in a folder is the one that was to be resumed.
+
+    Args:
+        out: The folder.
+        config: The settings here; those that the grid names do not count.
+        grid: The values of a sweep's settings.
+
+    Raises:
+        InputError: A setting differs, or the folder's files cannot be read.
+    """
+    theirs, here = (flatten(dataclasses.asdict(x)) for x in (read_config(out / "config.json"), config))
+    try:
+        their_grid = json.loads((out / "summary.json").read_text()).get("grid", {})
+    except (OSError, ValueError, AttributeError):
+        raise InputError(
+            f"out {out} holds a summary.json that cannot be read: --overwrite to replace the run"
+        ) from None
+    settings = {name for name in here if name != "data_dir" and name not in grid and name not in their_grid}
+    pairs = [(name, here[name], theirs.get(name)) for name in sorted(settings)]
+    pairs.append(
+        ("the grid", json.loads(json.dumps({name: list(values) for name, values in grid.items()})), their_grid)
+    )
+    for name, mine, other in pairs:
+        if mine != other:
+            raise InputError(
+                f"{name} is {mine} here but {other} in the finished run in {out}: give another --out, or --overwrite to"
+                " replace it"
+            )
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from jax_s6.runs import processes, tensorboard
 from jax_s6.runs.checkpoints import FOLDER, CheckpointConfig
 from jax_s6.runs.console import say
 from jax_s6.runs.engine import Listener, Run, require_holdout, train_in_folder
-from jax_s6.runs.folder import OutputConfig, needs_work
+from jax_s6.runs.folder import OutputConfig, needs_work, require_same
 from jax_s6.runs.processes import DistributedConfig
 from jax_s6.runs.signals import Stopper, watching
 from jax_s6.sweep.console import SweepLines, print_best, print_plan
@@ -94,6 +94,7 @@ def _run(command: SweepCommand, plan: Plan, stopper: Stopper) -> None:
     devices = _choose_devices(command)
     width = None if command.width == "auto" else command.width
     if not command.dry_run and not needs_work(out, command.output):
+        require_same(out, plan.config, plan.grid)
         return say(finished) if main else None
     run = Run(plan, data.load(plan.config.data), devices=devices, width=width, prune=command.prune)
     if command.dry_run:

@@ -16,7 +16,7 @@ from jax_s6.runs import tensorboard
 from jax_s6.runs.checkpoints import CheckpointConfig
 from jax_s6.runs.console import ProgressBar, print_layers, say
 from jax_s6.runs.engine import Run, train_in_folder
-from jax_s6.runs.folder import OutputConfig, needs_work
+from jax_s6.runs.folder import OutputConfig, needs_work, require_same
 from jax_s6.runs.score_card import print_score_card
 from jax_s6.runs.signals import Stopper, watching
 from jax_s6.train.run import make_result, make_run, write_run
@@ -102,6 +102,7 @@ def _run(command: TrainCommand, out: Path, stopper: Stopper) -> None:
         settings = (out, command.output, command.checkpoints)
         trained = train_in_folder(run, *settings, bar, stopper, write, check_nans=command.check_nans)
     if not trained:
+        require_same(out, command.run)
         return say(f"the run in {out} is complete: nothing to resume")
     print_score_card(command.run, make_result(run).summary)
     say(f"results are in {out}")

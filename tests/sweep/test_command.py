@@ -71,6 +71,8 @@ def test_finished_and_unfinished_folders_are_kept(finished, arguments, tmp_path,
     command.main([*arguments, "--out", str(finished), "--resume"])
     assert "nothing to resume" in capsys.readouterr().out
     assert (finished / "sweep.csv").stat().st_mtime_ns == before
+    with pytest.raises(InputError, match="the grid is .* here but .* in the finished run"):
+        command.main([*arguments, "--weight-decay", "0", "0.1", "--out", str(finished), "--resume"])
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(InputError, match="unfinished run: --resume to resume it"):
         command.main([*arguments, "--out", str(tmp_path)])

@@ -9,6 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from jax_s6 import cli
 from jax_s6.config import RECIPES
+from jax_s6.errors import InputError
 from jax_s6.report import folder as report_folder
 from jax_s6.train import command as train
 from tests.faults.runs import assert_same, results
@@ -142,6 +143,8 @@ def test_a_finished_run_is_not_resumed(run, folder, capsys):
     train.main(["--data-dir", str(folder), *SETTINGS, "--out", str(run), "--resume"])
     assert "is complete: nothing to resume" in capsys.readouterr().out.replace("\n", "")
     assert (run / "summary.json").stat().st_mtime_ns == before
+    with pytest.raises(InputError, match="seed is 7 here but 0 in the finished run"):
+        train.main(["--data-dir", str(folder), *SETTINGS, "--seed", "7", "--out", str(run), "--resume"])
 
 
 def test_help_shows_ranges_and_defaults(capsys):
