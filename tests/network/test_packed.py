@@ -96,6 +96,30 @@ def test_bfloat16_packed_is_as_close_to_float32_as_one_lane_in_bfloat16(variable
     assert error(packed_lanes) <= 1.3 * error(lanes)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_bfloat16_operations_and_their_gradients_round_only_their_factors_and_results(stride):
+    rng = np.random.default_rng(3)
+
+    def draw(*shape):
+        return jnp.asarray(rng.normal(size=shape), jnp.bfloat16).astype(jnp.float32)
+
+    x, kernels, bias, weights = draw(16, 8, 8, 32), draw(2, 3, 3, 16, 16), draw(1, 1, 1, 32), draw(2, 32)
+
+    def gradients(dtype):
+        packing = Packing(2, dtype, None)
+
+        def value(x, kernels, bias):
+            y = operations.convolve(x.astype(dtype), kernels, stride, packing)
+            z, moments = operations.bias_relu(y, bias, jnp.ones_like(bias))
+            return (z.astype(jnp.float32) * weights[:1, None, None]).sum() + (moments * weights).sum()
+
+        return jax.value_and_grad(value, (0, 1, 2))(x, kernels, bias)
+
+    for got, want in zip(*(jax.tree.leaves(gradients(dtype)) for dtype in (jnp.bfloat16, jnp.float32)), strict=True):
+        assert got.dtype == jnp.float32
+        assert jnp.linalg.norm((got - want).ravel()) <= 0.02 * jnp.linalg.norm(want.ravel())
+
+
 def test_evaluation_packed_is_each_lane_alone(variables, images):
     got = together(variables, images, KEYS, False, jnp.float32)
     assert_close(got[0], alone(variables, images, KEYS, False, jnp.float32)[0], 1e-5)
