@@ -10,19 +10,17 @@ import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, Any
 
 import tyro
 from filelock import FileLock, Timeout
 from typing_extensions import Doc
 
-from jax_s6.cli import read_config
 from jax_s6.config import TrainConfig
 from jax_s6.errors import InputError
 from jax_s6.runs.checkpoints import FOLDER
 from jax_s6.runs.files import make_folder, refuse_existing
-from jax_s6.settings import flatten
+from jax_s6.settings import flatten, from_mapping
 
 LOCK = ".lock"
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
@@ -63,34 +61,31 @@ def needs_work(out: Path, output: OutputConfig) -> bool:
     return True
 
 
-def require_same(out: Path, config: TrainConfig, grid: Mapping[str, Any] = MappingProxyType({})) -> None:
+def require_same(out: Path, config: TrainConfig, grid: Mapping[str, Any] | None = None, prune: bool = False) -> None:
     """Check that the finished run in a folder is the one that was to be resumed.
 
     Args:
         out: The folder.
-        config: The settings here; those that the grid names do not count.
-        grid: The values of a sweep's settings.
+        config: The settings.
+        grid: The grid of a sweep; None: it is a single run.
+        prune: Whether the sweep drops lanes.
 
     Raises:
-        InputError: A setting differs, or the folder's files cannot be read.
+        InputError: One of these differs, or the folder's summary is damaged.
     """
-    theirs, here = (flatten(dataclasses.asdict(x)) for x in (read_config(out / "config.json"), config))
+    here = {**flatten(dataclasses.asdict(config)), "the grid": json.loads(json.dumps(grid)), "prune": prune}
+    path = out / "summary.json"
     try:
-        their_grid = json.loads((out / "summary.json").read_text()).get("grid", {})
-    except (OSError, ValueError, AttributeError):
-        raise InputError(
-            f"out {out} holds a summary.json that cannot be read: --overwrite to replace the run"
-        ) from None
-    settings = {name for name in here if name != "data_dir" and name not in grid and name not in their_grid}
-    pairs = [(name, here[name], theirs.get(name)) for name in sorted(settings)]
-    pairs.append(
-        ("the grid", json.loads(json.dumps({name: list(values) for name, values in grid.items()})), their_grid)
-    )
-    for name, mine, other in pairs:
-        if mine != other:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        theirs = flatten(dataclasses.asdict(from_mapping(TrainConfig(), summary["config"], str(path))))
+        theirs |= {"the grid": summary.get("grid"), "prune": "pruned_at" in summary.get("best_lane", ())}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise InputError(f"out {out} holds a damaged summary.json: --overwrite to replace the run") from None
+    for name in here:
+        if here[name] != theirs[name] and name != "data_dir":  # the images count, not where they are
             raise InputError(
-                f"{name} is {mine} here but {other} in the finished run in {out}: give another --out, or --overwrite to"
-                " replace it"
+                f"{name} is {here[name]} here but {theirs[name]} in the finished run in {out}: give another --out, or"
+                " --overwrite to replace it"
             )
 
 

@@ -94,7 +94,7 @@ def _run(command: SweepCommand, plan: Plan, stopper: Stopper) -> None:
     devices = _choose_devices(command)
     width = None if command.width == "auto" else command.width
     if not command.dry_run and not needs_work(out, command.output):
-        require_same(out, plan.config, plan.grid)
+        require_same(out, plan.config, plan.grid, command.prune)
         return say(finished) if main else None
     run = Run(plan, data.load(plan.config.data), devices=devices, width=width, prune=command.prune)
     if command.dry_run:

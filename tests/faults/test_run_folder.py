@@ -1,6 +1,8 @@
 """One run at a time in a folder, and a lock that ends with its process."""
 
+import dataclasses
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -14,7 +16,7 @@ import pytest
 from jax_s6.config import RECIPES
 from jax_s6.errors import InputError
 from jax_s6.network import net
-from jax_s6.runs.folder import LOCK, OutputConfig, claimed, needs_work
+from jax_s6.runs.folder import LOCK, OutputConfig, claimed, needs_work, require_same
 from jax_s6.train.run import TrainResult, write_run
 from tests.faults.runs import full_disk
 
@@ -123,6 +125,25 @@ def test_what_is_there_decides(tmp_path, files, flags, wanted):
     else:
         with pytest.raises(InputError, match=wanted):
             needs_work(tmp_path, OutputConfig(**flags))
+
+
+@pytest.mark.parametrize(
+    "summary", [b"", b"[]", b"5", b"{}", b'{"config": 5}', b"\xff", b'{"config": {}, "best_lane": 5}', b"[" * 10_000]
+)
+def test_a_finished_run_with_a_damaged_summary_is_refused_in_a_sentence(tmp_path, summary):
+    (tmp_path / "summary.json").write_bytes(summary)
+    with pytest.raises(InputError, match="summary.json"):
+        require_same(tmp_path, RECIPES["best"])
+
+
+@pytest.mark.parametrize("other", [{"grid": {"seed": (0, 2)}}, {"prune": False}, {"config": RECIPES["s6"]}])
+def test_a_finished_sweep_is_complete_only_for_the_flags_that_it_had(tmp_path, other):
+    wanted = {"config": RECIPES["best"], "grid": {"seed": (0, 1)}, "prune": True}
+    summary = {"config": dataclasses.asdict(wanted["config"]), "grid": wanted["grid"], "best_lane": {"pruned_at": None}}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    require_same(tmp_path, **wanted)
+    with pytest.raises(InputError, match=r"is .* here but .* in the finished run .*: give another --out"):
+        require_same(tmp_path, **{**wanted, **other})
 
 
 def test_results_on_a_full_disk_are_whole_or_not_there(tmp_path):
